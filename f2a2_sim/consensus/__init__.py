@@ -1,0 +1,1 @@
+"""How agents agree on shared parameters: schemes, mailboxes, snapshots."""

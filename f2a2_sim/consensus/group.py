@@ -1,0 +1,182 @@
+"""Consensus of one fleet: publishing, receiving, and combining shared parameters, without clock or socket.
+
+A driver (the simulator, later a deployment) says when: it publishes an agent's copy, hands deliveries
+in, and lets an agent combine what it has. Combining is decided at once and computed as late as
+possible, so that agents which combine close together share one matrix product.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from f2a2_sim.consensus.config import ConsensusConfig
+from f2a2_sim.consensus.mailbox import Copies, Mailbox
+from f2a2_sim.consensus.schemes import Combination, Gossip, PrimalDual, PushSum, Scheme
+from f2a2_sim.consensus.snapshots import SnapshotPool
+from f2a2_sim.learners.base import Learner
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+
+_HEADER_BYTES = 128
+_ROWS_PER_BLOCK = 8
+
+
+class ConsensusGroup:
+    """The agents (rows) of one learner fleet, and all that their consensus needs.
+
+    With ``fixed_graph`` an agent uses the
+    newest copy of each present neighbour as long as it is not too old; on a graph that is redrawn it uses
+    every copy once.
+    """
+
+    def __init__(
+        self, config: ConsensusConfig, trained: Tensor, degrees: IntArray, fixed_graph: bool
+    ) -> None:
+        count, width = trained.shape
+        self._config = config
+        self._trained = trained
+        self._fixed_graph = fixed_graph
+        self._scheme = _make_scheme(config, learner, degrees)
+        dtype = torch.float64 if config.scheme == "push_sum" else trained.dtype
+        self._pool = SnapshotPool(width, 4 * count, dtype, trained.device)
+        self._mailbox = Mailbox(count, synchronous=config.wait == "neighbours")
+        self._published = np.full(count, -1, dtype=np.int64)
+        self._pending: dict[int, Combination] = {}
+        self.message_bytes = _HEADER_BYTES + width * (torch.finfo(dtype).bits // 8)
+
+    @property
+    def pool(self) -> SnapshotPool:
+        return self._pool
+
+    @property
+    def scheme(self) -> Scheme:
+        return self._scheme
+
+    @property
+    def changes_parameters(self) -> bool:
+        """Whether combining writes into the agents' parameters."""
+        return self._scheme.changes_parameters
+
+    def publish(self, agents: IntArray, degrees: IntArray, rounds: IntArray, in_flight: IntArray) -> IntArray:
+        """Make a message of each agent's present copy; returns versions ``[b]``.
+
+        ``degrees`` counts each sender's present neighbours; ``in_flight`` are versions that the carrier
+        still holds, needed when storage has to be reclaimed.
+        """
+        self.flush()
+        if self._pool.free_rows < len(agents):
+            self.collect(in_flight)
+        content, numbers = self._scheme.message(agents, degrees)
+        versions = self._pool.add(content, numbers, rounds)
+        self._published[agents] = versions
+        return versions
+
+    def deliver(self, receivers: IntArray, senders: IntArray, versions: IntArray, sent_s: FloatArray) -> None:
+        """Put arrived messages into their receivers' mailboxes."""
+        if len(versions):
+            self._mailbox.put(receivers, senders, versions, sent_s, self._pool.round_of(versions))
+
+    def has_round(self, agent: int, senders: IntArray, round_number: int) -> bool:
+        """Whether ``agent`` holds a copy of that round (or later) from every one of ``senders``."""
+        return self._mailbox.has_round(agent, senders, round_number)
+
+    def combine(self, agent: int, now_s: float, round_number: int, neighbours: IntArray) -> FloatArray:
+        """Decide one agent's consensus step at ``now_s``; returns the ages in seconds of the copies used."""
+        if agent in self._pending:
+            self.flush()
+        oldest_s = -np.inf if self._config.max_age_s is None else now_s - self._config.max_age_s
+        senders = neighbours if self._fixed_graph else None
+        copies = self._mailbox.copies(agent, round_number, oldest_s, senders)
+        if not self._fixed_graph:
+            self._mailbox.clear(agent)
+        self._pending[agent] = Combination(agent, copies)
+        return now_s - copies.sent_s
+
+    def flush(self) -> None:
+        """Carry out the consensus steps decided so far."""
+        if self._pending:
+            batch = list(self._pending.values())
+            self._pending = {}
+            self._scheme.combine(batch, self._pool)
+
+    def collect(self, in_flight: IntArray) -> None:
+        """Release every snapshot that no mailbox, message in flight or agent refers to."""
+        self.flush()
+        needed = (
+            self._mailbox.referenced_versions(),
+            self._scheme.referenced_versions(),
+            self._published,
+            in_flight,
+        )
+        self._pool.retain(np.concatenate(needed))
+
+    def crash(self, agent: int) -> Tensor | None:
+        """The agent loses its mailbox; returns the copy that it last published, if any.
+
+        The caller rebuilds the agent's parameters from that copy and then calls :meth:`restart`.
+        """
+        self.flush()
+        self._mailbox.clear(agent)
+        version = int(self._published[agent])
+        if version < 0 or isinstance(self._scheme, PushSum):
+            return None
+        return self._pool.rows[int(self._pool.row_of(np.array([version]))[0])]
+
+    def restart(self, agent: int) -> None:
+        """Begin anew from the agent's present parameters."""
+        self._scheme.restart(agent)
+
+    def disagreement(self) -> float:
+        """Mean Euclidean distance of the agents' copies from their mean."""
+        self.flush()
+        trained = self._learner.shared_parameters()
+        mean = trained.mean(0)
+        total = 0.0
+        for start in range(0, trained.shape[0], _ROWS_PER_BLOCK):
+            total += float((trained[start : start + _ROWS_PER_BLOCK] - mean).norm(dim=1).sum())
+        return total / trained.shape[0]
+
+    def state(self) -> dict[str, Any]:
+        copies = [step.copies for step in self._pending.values()]
+        nothing = np.empty(0)
+        return {
+            "scheme": self._scheme.state(),
+            "pool": self._pool.state(),
+            "mailbox": self._mailbox.state(),
+            "published": self._published,
+            "pending_agents": np.asarray(list(self._pending), dtype=np.int64),
+            "pending_counts": np.asarray([len(c.versions) for c in copies], dtype=np.int64),
+            "pending_senders": np.concatenate([c.senders for c in copies] + [nothing]),
+            "pending_versions": np.concatenate([c.versions for c in copies] + [nothing]),
+            "pending_sent_s": np.concatenate([c.sent_s for c in copies] + [nothing]),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self._scheme.load_state(state["scheme"])
+        self._pool.load_state(state["pool"])
+        self._mailbox.load_state(state["mailbox"])
+        self._published[...] = state["published"]
+        self._pending = {}
+        ends = np.cumsum(state["pending_counts"])
+        for position, agent in enumerate(state["pending_agents"].tolist()):
+            part = slice(int(ends[position] - state["pending_counts"][position]), int(ends[position]))
+            copies = Copies(
+                state["pending_senders"][part].astype(np.int64),
+                state["pending_versions"][part].astype(np.int64),
+                state["pending_sent_s"][part],
+            )
+            self._pending[agent] = Combination(agent, copies)
+
+
+def _make_scheme(config: ConsensusConfig, learner: Learner, degrees: IntArray) -> Scheme:
+    if config.scheme == "paper":
+        return PrimalDual(learner)
+    if config.scheme == "gossip":
+        return Gossip(learner, degrees)
+    return PushSum(learner)

@@ -1,0 +1,244 @@
+"""The consensus schemes: what an agent sends, and what it makes of the copies it has received.
+
+Notation of the paper (5.1 to 5.4): ``w~`` is the agent's trained copy of the shared parameters (a view
+of its parameter row), ``w`` its view of the consensus value, ``lambda`` its dual, ``beta`` the penalty.
+A scheme works on the agents of one fleet and never mixes their rows directly: everything that comes from
+another agent comes through the snapshot pool, as a message's content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from f2a2_sim.consensus.mailbox import Copies
+from f2a2_sim.consensus.mixing import weighted_sums
+from f2a2_sim.consensus.snapshots import SnapshotPool
+from f2a2_sim.learners.base import Learner
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One agent's consensus step, decided (which copies) but not yet computed."""
+
+    agent: int
+    copies: Copies
+
+
+class Scheme(Protocol):
+    """What every scheme does, for the agents (rows) of one learner fleet."""
+
+    changes_parameters: bool
+    """Whether combining changes w~ itself (gossip, push_sum) or only the penalty on it (paper)."""
+
+    def message(self, agents: IntArray, degrees: IntArray) -> tuple[Tensor, FloatArray]:
+        """Content to send: rows ``[b, S]`` and one number per message."""
+
+    def combine(self, batch: Sequence[Combination], pool: SnapshotPool) -> None:
+        """Carry out consensus steps of distinct agents."""
+
+    def restart(self, agent: int) -> None:
+        """After a crash: the agent's consensus state starts anew from its present parameters."""
+
+    def referenced_versions(self) -> IntArray:
+        """Snapshots needed beyond the mailbox."""
+
+    def state(self) -> dict[str, Any]: ...
+
+    def load_state(self, state: dict[str, Any]) -> None: ...
+
+
+_NOTHING: IntArray = np.empty(0, dtype=np.int64)
+
+
+class _Buffer:
+    """Rows to compute in, kept between calls because fresh memory of this size costs more than the sums."""
+
+    def __init__(self) -> None:
+        self._rows: Tensor | None = None
+
+    def rows(self, count: int, like: Tensor) -> Tensor:
+        if self._rows is None or self._rows.shape[0] < count:
+            self._rows = torch.empty(count, like.shape[1], dtype=like.dtype, device=like.device)
+        return self._rows[:count]
+
+
+class PrimalDual:
+    """``paper``: the primal-dual hybrid gradient steps with local means.
+
+    5.4c  w <- mean of own w~ and the copies;   5.4d  lambda <- lambda + beta (w~ - w). The learner keeps w
+    and lambda, for they stand in its gradient (5.4a, 5.4b).
+    """
+
+    changes_parameters = False
+
+    def __init__(self, learner: Learner) -> None:
+        self._learner = learner
+        self._means = _Buffer()
+
+    def message(self, agents: IntArray, degrees: IntArray) -> tuple[Tensor, FloatArray]:
+        return self._learner.shared_parameters()[torch.from_numpy(agents)], np.zeros(len(agents))
+
+    def combine(self, batch: Sequence[Combination], pool: SnapshotPool) -> None:
+        trained = self._learner.shared_parameters()
+        means = self._means.rows(len(batch), trained)
+        rows = [pool.row_of(step.copies.versions) for step in batch]
+        weights = [np.full(len(r), 1.0 / (len(r) + 1)) for r in rows]
+        weighted_sums(pool.rows, rows, weights, means)
+        for step, mean, used in zip(batch, means, rows, strict=True):
+            mean.add_(trained[step.agent], alpha=1.0 / (len(used) + 1))
+        self._learner.take_consensus(np.array([step.agent for step in batch]), means)
+
+    def restart(self, agent: int) -> None:
+        """Nothing to do: the learner's own reset starts w and lambda anew."""
+
+    def referenced_versions(self) -> IntArray:
+        return _NOTHING
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Nothing to load: w and lambda are the learner's."""
+
+
+class Gossip:
+    """``gossip``: w~ <- weighted mean with Metropolis-Hastings weights, no dual.
+
+    A copy from j weighs 1 / (1 + max(d_i, d_j)) (Xiao and Boyd, "Fast linear iterations for distributed
+    averaging", 2004), d being the number of neighbours; j's is carried by its message. What is missing
+    (lost, too old, off) goes to the agent's own copy.
+    """
+
+    changes_parameters = True
+
+    def __init__(self, learner: Learner, degrees: IntArray) -> None:
+        self._learner = learner
+        self._degrees = degrees.astype(np.float64)
+        self._sums = _Buffer()
+
+    def message(self, agents: IntArray, degrees: IntArray) -> tuple[Tensor, FloatArray]:
+        self._degrees[agents] = degrees
+        return self._learner.shared_parameters()[torch.from_numpy(agents)], degrees.astype(np.float64)
+
+    def combine(self, batch: Sequence[Combination], pool: SnapshotPool) -> None:
+        trained = self._learner.shared_parameters()
+        sums = self._sums.rows(len(batch), trained)
+        rows, weights = [], []
+        for step in batch:
+            theirs = pool.number_of(step.copies.versions)
+            own_degree = max(float(self._degrees[step.agent]), float(len(theirs)))
+            rows.append(pool.row_of(step.copies.versions))
+            weights.append(1.0 / (1.0 + np.maximum(own_degree, theirs)) if len(theirs) else np.empty(0))
+        weighted_sums(pool.rows, rows, weights, sums)
+        for step, total, used in zip(batch, sums, weights, strict=True):
+            total.add_(trained[step.agent], alpha=1.0 - float(used.sum()))
+        self._learner.adopt(np.array([step.agent for step in batch]), sums)
+
+    def restart(self, agent: int) -> None:
+        """Nothing to do: gossip keeps no state beyond the parameters."""
+
+    def referenced_versions(self) -> IntArray:
+        return _NOTHING
+
+    def state(self) -> dict[str, Any]:
+        return {"degrees": self._degrees}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self._degrees[...] = state["degrees"]
+
+
+class PushSum:
+    """``push_sum``: ratio consensus with running sums, so that a lost message loses no mass.
+
+    Each agent holds mass x = omega z and weight omega (Kempe, Dobra and Gehrke 2003; with local steps as
+    in stochastic gradient push, Assran et al. 2019). To send, it keeps 1/(d+1) of both and adds the same
+    share to the running sums sigma that it broadcasts; a receiver takes the difference to the last
+    running sum it has used (Hadjicostis, Vaidya and Dominguez-Garcia 2016). The sums of x and omega over
+    agents and links are conserved whatever is lost, delayed or reordered on a fixed graph, which is why
+    every z converges to the true mean on directed and lossy graphs. Running sums are float64.
+    """
+
+    changes_parameters = True
+
+    def __init__(self, learner: Learner) -> None:
+        self._learner = learner
+        trained = learner.shared_parameters()
+        count, width = trained.shape
+        self.weight = np.ones(count)
+        self._base = trained.clone()
+        self._sigma = torch.zeros(count, width, dtype=torch.float64, device=trained.device)
+        self._sigma_weight = np.zeros(count)
+        self._consumed = np.full((count, count), -1, dtype=np.int64)
+
+    def message(self, agents: IntArray, degrees: IntArray) -> tuple[Tensor, FloatArray]:
+        trained = self._learner.shared_parameters()
+        for agent, degree in zip(agents.tolist(), degrees.tolist(), strict=True):
+            share = 1.0 / (degree + 1)
+            omega = float(self.weight[agent])
+            base = self._base[agent]
+            # Local training moved z by (w~ - base); added to the mass unscaled, as gradient push does.
+            base.add_((trained[agent] - base) / omega)
+            self._sigma[agent].add_(base.to(torch.float64), alpha=share * omega)
+            self._sigma_weight[agent] += share * omega
+            self.weight[agent] = share * omega
+        index = torch.from_numpy(agents)
+        self._learner.adopt(agents, self._base[index])
+        return self._sigma[index], self._sigma_weight[agents].copy()
+
+    def combine(self, batch: Sequence[Combination], pool: SnapshotPool) -> None:
+        for step in batch:
+            agent = step.agent
+            omega = float(self.weight[agent])
+            mass = self._base[agent].to(torch.float64) * omega
+            last = self._consumed[agent, step.copies.senders]
+            fresh = step.copies.versions > last
+            for sender, new, old in zip(
+                step.copies.senders[fresh], step.copies.versions[fresh], last[fresh], strict=True
+            ):
+                mass.add_(_row(pool, new))
+                omega += float(pool.number_of(new))
+                if old >= 0:
+                    mass.sub_(_row(pool, old))
+                    omega -= float(pool.number_of(old))
+                self._consumed[agent, sender] = new
+            self.weight[agent] = omega
+            self._base[agent].copy_(mass / omega)
+        agents = np.array([step.agent for step in batch])
+        self._learner.adopt(agents, self._base[torch.from_numpy(agents)])
+
+    def restart(self, agent: int) -> None:
+        """The crashed agent keeps its weight and takes its present parameters for its mass."""
+        self._base[agent].copy_(self._learner.shared_parameters()[agent])
+
+    def referenced_versions(self) -> IntArray:
+        return self._consumed[self._consumed >= 0]
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "weight": self.weight,
+            "base": self._base,
+            "sigma": self._sigma,
+            "sigma_weight": self._sigma_weight,
+            "consumed": self._consumed,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.weight[...] = state["weight"]
+        self._base.copy_(state["base"])
+        self._sigma.copy_(state["sigma"])
+        self._sigma_weight[...] = state["sigma_weight"]
+        self._consumed[...] = state["consumed"]
+
+
+def _row(pool: SnapshotPool, version: np.int64) -> Tensor:
+    return pool.rows[int(pool.row_of(np.array([version]))[0])]

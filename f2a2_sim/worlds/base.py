@@ -27,7 +27,8 @@ class WorldStep:
     """What a world hands back after a reset or a step; ``n`` is its number of agents, dead ones included.
 
     observations: float32 ``[n, size]`` if all agents have one size, otherwise a list of n arrays
-        ``[size_i]``; zeros for agents that are not alive.
+        ``[size_i]``; zeros for agents that are not alive, save one that its environment's own time limit cut
+        off in this step, which has its last.
     rewards: float32 ``[n]``; 0 for agents that were not alive before the step.
     terminated: bool ``[n]``, the agent's episode ended in this very step (its death, or its army's victory or
         defeat), so no return follows its reward. False for agents that were gone before.

@@ -85,16 +85,16 @@ class BattleWorld:
         return self.step(actions[-1])
 
     def episode_summary(self) -> dict[str, float]:
-        """Totals of the episode so far, and ``win``: 1 if more of ours stand than of theirs, 0 if fewer, else 0.5.
+        """Totals of the episode so far, and ``win``: 1 if more of ours stand than of theirs, 0 if fewer, or 0.5.
 
-        An annihilated enemy is thus a win; ``enemy_alive`` = 0 tells it from one on numbers at the time limit.
+        An annihilated enemy is thus a win; ``enemy_alive`` = 0 tells it from a win on numbers.
         """
         alive, enemy = len(self._engine.rows(LEFT)), len(self._engine.rows(RIGHT))
         win = 0.5 if alive == enemy else float(alive > enemy)
         return {"win": win, **self._totals, "alive": float(alive), "enemy_alive": float(enemy)}
 
     def render(self, scale: int = 8) -> NDArray[np.uint8]:
-        """The map as an RGB picture, uint8 ``[side, side, 3]``, side = map_size * scale; see ``battle_view``."""
+        """The map as RGB, uint8 ``[side, side, 3]``, side = map_size * scale; see ``battle_view``."""
         armies = [(self._engine.positions(side), self._engine.hit_points(side)) for side in (LEFT, RIGHT)]
         return draw_battle(self.map_size, armies, scale)
 

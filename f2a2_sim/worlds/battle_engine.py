@@ -1,7 +1,7 @@
 """Two armies on MAgent2's battle engine, both driven from outside: for the battle world and its trainer.
 
 The engine is driven without its PettingZoo wrapper, which costs several milliseconds a step at 256 a side
-where the engine takes a fraction of one; its configuration is the stock one (``magent2...battle.get_config``).
+where the engine takes a fraction of one; its configuration is the stock one (``battle.get_config``).
 
 What the engine does in one step, read off MAgent2's source (``GridWorld::step``, ``Map::do_attack``,
 ``Agent::be_attack``) and held by the tests:
@@ -26,8 +26,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from magent2.environments.battle.battle import default_reward_args, get_config  # type: ignore[import-untyped]
-from magent2.gridworld import GridWorld  # type: ignore[import-untyped]
+from magent2.environments.battle.battle import default_reward_args, get_config
+from magent2.gridworld import GridWorld
 from numpy.typing import NDArray
 
 from f2a2_sim.worlds.battlefield import place_armies
@@ -45,7 +45,7 @@ _KILL_FLOOR = 1.0  # a reward above this holds a kill; above 0, a hit
 
 @dataclass(frozen=True)
 class ArmyStep:
-    """One army's share of a step: rewards float32 ``[n]``, died and alive bool ``[n]``, attacks that landed."""
+    """One army's share of a step: rewards float32 ``[n]``, died and alive bool ``[n]``, hits that landed."""
 
     rewards: NDArray[np.float32]
     died: NDArray[np.bool_]

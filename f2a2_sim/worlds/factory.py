@@ -10,6 +10,7 @@ from f2a2_sim.opponents.factory import make_opponent
 from f2a2_sim.worlds.base import World
 from f2a2_sim.worlds.battle import BattleWorld
 from f2a2_sim.worlds.battle_engine import N_ACTIONS, OBSERVATION_SIZE
+from f2a2_sim.worlds.pettingzoo import PettingZooWorld
 
 
 def make_world(
@@ -19,22 +20,56 @@ def make_world(
     map_size: int | None = None,
     opponent: str = "random",
     episode_steps: int = 200,
+    default_action: int | None = None,
     env_args: Mapping[str, Any] | None = None,
 ) -> World:
     """The world of a scenario; the arguments are the keys of its ``world`` section.
 
     ``env`` is ``battle``, or ``package.module:callable`` that makes a PettingZoo parallel environment from
-    ``env_args``; such a world brings its own agents (``agents``, if given, must be their number), its own
-    opponents and map. Raises UsageError for a value that cannot be.
+    ``env_args``; such a world brings its own agents (``agents``, if given, must be their number), map and
+    opponents. ``default_action`` None: the world's own, in battle to stay, elsewhere 0. Raises UsageError for
+    a value that cannot be.
     """
+    if episode_steps < 1:
+        raise UsageError(
+            f"world.episode_steps = {episode_steps}: expected at least 1; give a longer episode."
+        )
+    world: BattleWorld | PettingZooWorld
     if env == "battle":
-        if agents is None:
-            raise UsageError("world.agents = null: battle needs the agents a side, 12 to 625; give it.")
-        if env_args:
+        world = _battle(agents, map_size, opponent, episode_steps, env_args)
+    else:
+        if map_size is not None:
+            raise UsageError(f"world.map_size = {map_size}: only battle has a map; remove it.")
+        world = PettingZooWorld(env, env_args or {}, episode_steps)
+        if agents not in (None, len(world.agents)):
             raise UsageError(
-                f"world.env_args = {dict(env_args)!r}: battle takes none; remove it, and use world.agents, "
-                "world.map_size, world.opponent and world.episode_steps."
+                f"world.agents = {agents}: {env!r} with these world.env_args has {len(world.agents)} agents; "
+                "give that number, none, or other world.env_args."
             )
-        enemy = make_opponent(opponent, OBSERVATION_SIZE, N_ACTIONS)
-        return BattleWorld(agents, enemy, map_size, episode_steps)
-    raise UsageError(f"world.env = {env!r}: expected 'battle' or 'package.module:callable'.")
+    if default_action is not None:
+        fewest = min(agent.n_actions for agent in world.agents)
+        if not 0 <= default_action < fewest:
+            raise UsageError(
+                f"world.default_action = {default_action}: expected 0 to {fewest - 1}, an action that every "
+                "agent has; change it, or leave it out."
+            )
+        world.default_action = default_action
+    return world
+
+
+def _battle(
+    agents: int | None,
+    map_size: int | None,
+    opponent: str,
+    episode_steps: int,
+    env_args: Mapping[str, Any] | None,
+) -> BattleWorld:
+    if agents is None:
+        raise UsageError("world.agents = null: battle needs the agents a side, 12 to 625; give it.")
+    if env_args:
+        raise UsageError(
+            f"world.env_args = {dict(env_args)!r}: battle takes none; remove it, and use world.agents, "
+            "world.map_size, world.opponent and world.episode_steps."
+        )
+    enemy = make_opponent(opponent, OBSERVATION_SIZE, N_ACTIONS)
+    return BattleWorld(agents, enemy, map_size, episode_steps)

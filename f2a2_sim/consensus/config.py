@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class IntervalSpec(BaseModel):
-    """Updates between two consensus rounds of one agent, drawn anew each time from N(mean, std), at least 1."""
+    """Own updates between two consensus rounds of an agent, drawn anew from N(mean, std), at least 1."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -28,19 +28,22 @@ class ConsensusConfig(BaseModel):
     scheme: Literal["paper", "gossip", "push_sum", "none"] = Field(
         "paper",
         description=(
-            "Rule that combines the copies: paper = primal-dual with local means, gossip = Metropolis-Hastings "
+            "Rule that combines the copies: paper = primal-dual with local means, gossip = "
+            "Metropolis-Hastings "
             "weights without a dual, push_sum = ratio consensus, none = every agent learns alone."
         ),
     )
     shared: Literal["all", "critic", "actor"] = Field(
         "all",
-        description="Parameters that are exchanged and held together: the whole agent or one of its networks.",
+        description="Parameters that are exchanged and held together: the whole agent or one of its "
+        "networks.",
     )
     beta: float = Field(
         0.01,
         ge=0.0,
         description=(
-            "Penalty of the paper's primal-dual scheme: pulls an agent's copy to its view of the consensus value, "
+            "Penalty of the paper's primal-dual scheme: pulls an agent's copy to its view of the consensus "
+            "value, "
             "and is the step of the dual; other schemes ignore it."
         ),
     )
@@ -56,7 +59,8 @@ class ConsensusConfig(BaseModel):
     wait: Literal["none", "neighbours"] = Field(
         "none",
         description=(
-            "Whether an agent that has sent its copy goes on at once, or waits for a new copy from every neighbour."
+            "Whether an agent that has sent its copy goes on at once, or waits for a new copy from every "
+            "neighbour."
         ),
     )
     wait_timeout_s: float | None = Field(
@@ -87,7 +91,8 @@ class ConsensusConfig(BaseModel):
             )
         if self.scheme == "push_sum" and self.max_age_s is not None:
             raise ValueError(
-                f"scheme: push_sum keeps its sum only if no copy is left out, but max_age_s is {self.max_age_s:g}; "
+                "scheme: push_sum keeps its sum only if no copy is left out, but max_age_s is "
+                f"{self.max_age_s:g}; "
                 "set max_age_s: null"
             )
         return self

@@ -1,0 +1,303 @@
+"""The command line, ``f2a2-sim``; a command imports what it needs itself, so that help is quick."""
+
+from __future__ import annotations
+
+import tempfile
+import traceback
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from f2a2_sim.errors import F2A2Error
+
+if TYPE_CHECKING:
+    from f2a2_sim.api import RunResult
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+_HELP = """
+Simulate decentralised multi-agent reinforcement learning: every agent learns on a modelled device, and agrees
+with its neighbours over a modelled network, in virtual time.
+
+[bold]Start here[/bold]
+
+  f2a2-sim scenarios                              what is shipped
+  f2a2-sim run quickstart                         a run of some seconds
+  f2a2-sim run magent_256 world.agents=64         any key of a scenario can be overridden
+  f2a2-sim report runs/quickstart-20260101-120000 the page of figures, made again
+
+A run is a folder. If it is interrupted (Ctrl-C, a kill, a power cut): f2a2-sim resume FOLDER.
+
+Exit status: 0 done, 1 failed, 2 wrong usage or scenario, 130 interrupted.
+"""
+
+
+class ComputeDevice(StrEnum):
+    """Where the learners' arithmetic is done; has no influence on simulated time."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Catalogue(StrEnum):
+    """What `profiles` lists."""
+
+    devices = "devices"
+    links = "links"
+
+
+class _Commands(TyperGroup):
+    """Turns the project's errors into a message and an exit status, for every command."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except F2A2Error as error:
+            _complain(str(error))
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            _complain("interrupted")
+            raise typer.Exit(EXIT_INTERRUPTED) from error
+        except BrokenPipeError as error:
+            raise typer.Exit(EXIT_FAILED) from error
+        except Exception as error:
+            if isinstance(
+                error, click.ClickException | click.exceptions.Exit | click.Abort
+            ) or ctx.params.get("debug"):
+                raise
+            _complain(f"internal error: {type(error).__name__}: {error}\n{_where_logged()}")
+            raise typer.Exit(EXIT_FAILED) from error
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help=_HELP,
+    rich_markup_mode="rich",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Keys of the scenario to change, dotted: world.agents=64 devices.fleet.0.share=0.5 "
+        "consensus.scheme=gossip",
+        show_default=False,
+    ),
+]
+ScenarioName = Annotated[
+    str, typer.Argument(metavar="SCENARIO", help="A YAML file, or a name that `f2a2-sim scenarios` lists.")
+]
+RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
+DeviceOption = Annotated[
+    ComputeDevice, typer.Option("--device", help="Where the learners' arithmetic is done.")
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        help="CPU threads of the arithmetic; results are equal bit for bit only at an equal number.",
+    ),
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")]
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of internal errors.")] = False,
+) -> None:
+    if version:
+        from f2a2_sim import __version__
+
+        typer.echo(f"f2a2-sim {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    scenario: ScenarioName,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder of the run, new or empty; default runs/SCENARIO-TIME."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Same as seed=N.")] = None,
+    device: DeviceOption = ComputeDevice.cpu,
+    threads: ThreadsOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Run a scenario, and write its folder: metrics, checkpoints, summary and report.
+
+    [bold]Examples[/bold]
+
+      f2a2-sim run quickstart
+
+      f2a2-sim run magent_256 duration.episodes=5 --seed 2 --out runs/short
+
+      f2a2-sim run my.yaml world.opponent=iql network.topology.kind=complete
+
+    Ctrl-C writes a checkpoint and ends with status 130; go on with `f2a2-sim resume FOLDER`.
+    """
+    from f2a2_sim import api
+
+    loaded = _checked(scenario, [*(overrides or []), *([] if seed is None else [f"seed={seed}"])])
+    _finish(api.run(loaded, out=out, device=device.value, threads=threads, progress=not quiet))
+
+
+@app.command()
+def resume(
+    run_dir: RunDir,
+    device: DeviceOption = ComputeDevice.cpu,
+    threads: ThreadsOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Go on with an interrupted or killed run from its newest whole checkpoint.
+
+    The finished run equals one that was never stopped, bit for bit (same machine, same --threads).
+    """
+    from f2a2_sim import api
+
+    _finish(api.resume(run_dir, device=device.value, threads=threads, progress=not quiet))
+
+
+@app.command()
+def report(runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")]) -> None:
+    """Write report.html of each run again, also of one that is unfinished."""
+    from f2a2_sim.results.report import write_report
+
+    for run_dir in runs:
+        typer.echo(write_report(run_dir))
+
+
+@app.command()
+def validate(scenario: ScenarioName, overrides: Overrides = None) -> None:
+    """Check a scenario without running it: keys, types, ranges, the graph, and the devices' memory.
+
+    Lists every problem with its line; ends with status 2 if there is one.
+    """
+    loaded = _checked(scenario, overrides or [])
+    typer.echo(f"{scenario}: a valid scenario ({loaded.name}, seed {loaded.seed})")
+
+
+@app.command()
+def profiles(
+    what: Annotated[Catalogue | None, typer.Argument(help="List only these.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Show one, with every figure and its source.")] = None,
+) -> None:
+    """List the catalogue of devices and links, with their figures and sources.
+
+    [bold]Examples[/bold]
+
+      f2a2-sim profiles
+
+      f2a2-sim profiles devices raspberry_pi_5
+    """
+    from f2a2_sim.scenario import catalogue
+
+    console = Console()
+    if name is not None and what is not None:
+        show_one = catalogue.device_details if what is Catalogue.devices else catalogue.link_details
+        console.print(show_one(name))
+        return
+    if what in (None, Catalogue.devices):
+        console.print(catalogue.device_table())
+    if what in (None, Catalogue.links):
+        console.print(catalogue.link_table())
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of scenarios, for completion and checks in editors.
+
+    [bold]Example[/bold] (VS Code and others read the first line of a YAML file)
+
+      f2a2-sim schema > scenario.schema.json
+
+      # yaml-language-server: $schema=scenario.schema.json
+    """
+    import json
+
+    from f2a2_sim.scenario.schema import Scenario
+
+    typer.echo(json.dumps(Scenario.model_json_schema(), indent=2))
+
+
+@app.command()
+def scenarios() -> None:
+    """List the scenarios that come with the package; `run` and `validate` take their names."""
+    from f2a2_sim.scenario.catalogue import scenario_table
+
+    Console().print(scenario_table())
+
+
+@app.command()
+def trace(run_dir: RunDir) -> None:
+    """Write the timeline of a run as trace.json, to open in ui.perfetto.dev or chrome://tracing."""
+    from f2a2_sim.results.trace import write_trace
+
+    typer.echo(write_trace(run_dir))
+
+
+@app.command()
+def replay(
+    run_dir: RunDir,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The file, .gif or .mp4 (extra `video`); default RUN/replay.gif."),
+    ] = None,
+) -> None:
+    """Play an episode with the policies of a run's newest checkpoint, as a film; needs no screen."""
+    from f2a2_sim.results.replay import write_replay
+
+    typer.echo(write_replay(run_dir, out if out is not None else run_dir / "replay.gif"))
+
+
+def main() -> None:
+    """Entry point of the installed command."""
+    app(prog_name="f2a2-sim")
+
+
+def _checked(path_or_name: str, overrides: list[str]) -> Any:
+    """The scenario, loaded and found feasible."""
+    from f2a2_sim.scenario.check import check_scenario
+    from f2a2_sim.scenario.load import load_scenario
+
+    scenario = load_scenario(path_or_name, overrides)
+    check_scenario(scenario)
+    return scenario
+
+
+def _finish(result: RunResult) -> None:
+    """Say where the results are; an interrupted run ends with its own status."""
+    if result.status == "interrupted":
+        _complain(f"interrupted; a checkpoint was written. Go on with: f2a2-sim resume {result.path}")
+        raise typer.Exit(EXIT_INTERRUPTED)
+    typer.echo(f"Run folder: {result.path}\nReport:     {result.path / 'report.html'}")
+
+
+def _complain(message: str) -> None:
+    Console(stderr=True).print(
+        f"f2a2-sim: {message}", style="red", markup=False, highlight=False, soft_wrap=True
+    )
+
+
+def _where_logged() -> str:
+    """Keep the traceback of an internal error in a file, and say where."""
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="f2a2-sim-", suffix=".log", delete=False) as log:
+            log.write(traceback.format_exc())
+    except OSError:
+        return "run again with `f2a2-sim --debug ...` to see the traceback"
+    return f"the traceback is in {log.name}; please report it"

@@ -1,0 +1,1 @@
+"""Scenarios: their schema, how they are loaded from YAML, and whether they can run."""

@@ -1,0 +1,314 @@
+"""The scenario: everything that a user decides about a run, typed, with units in the names of its keys."""
+
+from __future__ import annotations
+
+from math import isclose
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from devices.spec import AlwaysOn, AvailabilitySpec, CustomProfile, JitterSpec, NoJitter
+from f2a2_sim.consensus.config import ConsensusConfig
+from f2a2_sim.learners.config import LearnerConfig
+from network.spec import LinkSpec, PartitionSpec, RingPlusRandomTopology, TopologySpec
+
+BATTLE_MIN_AGENTS = 12
+BATTLE_MAX_AGENTS = 625
+
+
+class Section(BaseModel):
+    """A part of the scenario: immutable, and closed to keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DurationConfig(Section):
+    """When the run ends: at the first of the limits that are given."""
+
+    episodes: int | None = Field(None, ge=1, description="Episodes of the world.")
+    env_steps: int | None = Field(None, ge=1, description="Steps of the world, over all episodes.")
+    virtual_time_s: float | None = Field(None, gt=0.0, description="Seconds of simulated time.")
+    wall_time_s: float | None = Field(
+        None,
+        gt=0.0,
+        description="Seconds of real time; the only limit that makes two runs of one scenario differ.",
+    )
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> Self:
+        if all(
+            limit is None for limit in (self.episodes, self.env_steps, self.virtual_time_s, self.wall_time_s)
+        ):
+            raise ValueError(
+                "episodes, env_steps, virtual_time_s and wall_time_s are all null, so the run would never "
+                "end; "
+                "give at least one"
+            )
+        return self
+
+
+class WorldConfig(Section):
+    """The environment, and how its clock runs against the devices' clocks."""
+
+    env: str = Field(
+        "battle",
+        pattern=r"^(battle|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$",
+        description=(
+            "battle = MAgent2's battle_v4, or package.module:callable that returns a PettingZoo parallel "
+            "environment "
+            "with discrete actions."
+        ),
+    )
+    env_args: dict[str, bool | int | float | str | None] = Field(
+        default_factory=dict, description="Keyword arguments of that callable; battle takes none."
+    )
+    agents: int | None = Field(
+        None,
+        ge=1,
+        description="Learning agents: 12 to 625 for battle; null = as many as the custom environment has.",
+    )
+    map_size: int | None = Field(
+        None,
+        ge=12,
+        le=400,
+        description="Side of battle's square map in cells; null = the smallest that fits.",
+    )
+    opponent: str = Field(
+        "random",
+        pattern=r"^(random|iql|.+\.safetensors)$",
+        description="Policy of battle's other army: random, iql (shipped weights), or a .safetensors file of "
+        "weights.",
+    )
+    episode_steps: int = Field(200, ge=1, description="Steps after which an episode is cut off.")
+    mode: Literal["lockstep", "realtime"] = Field(
+        "lockstep",
+        description=(
+            "lockstep = a step happens when every live agent's action has arrived; realtime = a step every "
+            "period_s, "
+            "and a late action is replaced by the default action."
+        ),
+    )
+    period_s: float | None = Field(None, gt=0.0, description="Time between two steps in realtime mode.")
+    after_death: Literal["keep_learning", "silent"] = Field(
+        "keep_learning",
+        description=(
+            "What the device of a dead agent does until the next episode: goes on learning and exchanging, "
+            "or nothing."
+        ),
+    )
+    observation_latency_s: float = Field(
+        0.001, ge=0.0, description="Delay from the world to an agent's device."
+    )
+    action_latency_s: float = Field(0.001, ge=0.0, description="Delay from an agent's device to the world.")
+    default_action: int | None = Field(
+        None, ge=0, description="Action that replaces a missing one; null = the world's own (battle: stay)."
+    )
+
+    @model_validator(mode="after")
+    def _keys_fit_together(self) -> Self:
+        if self.mode == "realtime" and self.period_s is None:
+            raise ValueError("mode: realtime steps every period_s, but period_s is null; give period_s")
+        if self.mode == "lockstep" and self.period_s is not None:
+            raise ValueError(
+                f"period_s: {self.period_s:g} has no meaning with mode: lockstep; set mode: realtime or "
+                "period_s: null"
+            )
+        if self.env == "battle":
+            self._check_battle()
+        else:
+            self._check_custom()
+        return self
+
+    def _check_battle(self) -> None:
+        if self.agents is None:
+            raise ValueError(
+                f"env: battle needs agents, but agents is null; give {BATTLE_MIN_AGENTS} to "
+                f"{BATTLE_MAX_AGENTS}"
+            )
+        if not BATTLE_MIN_AGENTS <= self.agents <= BATTLE_MAX_AGENTS:
+            raise ValueError(
+                f"env: battle takes {BATTLE_MIN_AGENTS} to {BATTLE_MAX_AGENTS} agents a side, "
+                f"but agents is {self.agents}; change agents"
+            )
+        if self.env_args:
+            raise ValueError(
+                f"env: battle takes no env_args, but env_args has {', '.join(self.env_args)}; remove them"
+            )
+
+    def _check_custom(self) -> None:
+        if self.opponent != "random":
+            raise ValueError(
+                f"opponent: {self.opponent} is for env: battle, but env is {self.env}; remove opponent"
+            )
+        if self.map_size is not None:
+            raise ValueError(
+                f"map_size: {self.map_size} is for env: battle, but env is {self.env}; remove map_size"
+            )
+
+
+class FleetGroup(Section):
+    """Some of the agents, all on one kind of device."""
+
+    profile: str = Field(
+        description="Device of these agents: a name of `f2a2-sim profiles` or of custom_profiles."
+    )
+    share: float = Field(
+        1.0, gt=0.0, le=1.0, description="Part of all agents; the shares of a fleet add up to 1."
+    )
+    link: str | None = Field(
+        None,
+        description="Link of these agents: a name of `f2a2-sim profiles` or of custom_links; null = "
+        "network.link.",
+    )
+    availability: AvailabilitySpec | None = Field(
+        None, description="When these devices are on; null = devices.availability."
+    )
+
+
+class DevicesConfig(Section):
+    """Which device every agent lives on, and when it is on."""
+
+    fleet: tuple[FleetGroup, ...] = Field(
+        default_factory=lambda: (
+            FleetGroup(profile="raspberry_pi_5", share=1.0, link=None, availability=None),
+        ),
+        description="Groups of agents by device, at least one.",
+    )
+    assignment: Literal["shuffled", "in_order"] = Field(
+        "shuffled",
+        description="Whether agents are dealt to the groups at random (by the run's seed) or in order.",
+    )
+    availability: AvailabilitySpec = Field(
+        default_factory=AlwaysOn, description="When devices are on, unless their group says otherwise."
+    )
+    jitter: JitterSpec = Field(default_factory=NoJitter, description="Random variation of computing times.")
+    custom_profiles: dict[str, CustomProfile] = Field(
+        default_factory=dict, description="Devices of your own by name, beside those of the catalogue."
+    )
+
+    @model_validator(mode="after")
+    def _shares_sum_to_one(self) -> Self:
+        if not self.fleet:
+            raise ValueError(
+                "fleet is empty, so no agent has a device; give at least one group, such as "
+                "{profile: raspberry_pi_5}"
+            )
+        total = sum(group.share for group in self.fleet)
+        if not isclose(total, 1.0, abs_tol=1e-6):
+            shares = " + ".join(f"{group.share:g}" for group in self.fleet)
+            raise ValueError(
+                f"the shares of the fleet must add up to 1, but {shares} = {total:g}; change a share"
+            )
+        return self
+
+
+class NetworkConfig(Section):
+    """Who can reach whom, over what kind of link."""
+
+    topology: TopologySpec = Field(
+        default_factory=lambda: RingPlusRandomTopology(share=0.03), description="The graph of the agents."
+    )
+    link: LinkSpec = Field(
+        default_factory=LinkSpec, description="The link of every agent whose group names no other."
+    )
+    custom_links: dict[str, LinkSpec] = Field(
+        default_factory=dict, description="Links of your own by name, beside those of the catalogue."
+    )
+    partitions: tuple[PartitionSpec, ...] = Field(
+        default=(), description="Times in which groups of agents cannot reach each other."
+    )
+
+
+class RecordConfig(Section):
+    """What a run writes down beside its results."""
+
+    every_steps: int = Field(20, ge=1, description="World steps between two rows of metrics.parquet.")
+    timeline_agents: int = Field(
+        8, ge=0, description="Devices whose every activity is kept for the timeline."
+    )
+    timeline_events: int = Field(20_000, ge=0, description="Most activities kept for the timeline.")
+    tensorboard: bool = Field(True, description="Whether TensorBoard event files are written.")
+    links: bool = Field(True, description="Whether totals of every link are written to tables/links.parquet.")
+    baseline_episodes: int = Field(
+        3, ge=0, description="Episodes of the random policy, measured before the run for comparison."
+    )
+
+
+class CheckpointConfig(Section):
+    """When the whole state of the run is saved; it is always saved on interruption."""
+
+    every_wall_s: float | None = Field(
+        60.0, gt=0.0, description="Seconds of real time between two checkpoints."
+    )
+    every_episodes: int | None = Field(None, ge=1, description="Episodes between two checkpoints.")
+    keep: int = Field(2, ge=1, description="Newest checkpoints that are kept.")
+
+
+class Scenario(Section):
+    """A whole run: world, learners, devices, network and duration."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        description="Name of the scenario, used for the run's folder.",
+    )
+    seed: int = Field(
+        1, ge=0, lt=2**63, description="Seed of all randomness: same scenario and seed, same results."
+    )
+    duration: DurationConfig = Field(description="When the run ends.")
+    world: WorldConfig = Field(description="The environment.")
+    learner: LearnerConfig = Field(
+        default_factory=LearnerConfig, description="The learning algorithm of every agent."
+    )
+    consensus: ConsensusConfig = Field(
+        default_factory=ConsensusConfig, description="How agents agree on shared parameters."
+    )
+    devices: DevicesConfig = Field(
+        default_factory=DevicesConfig, description="The machines that the agents live on."
+    )
+    network: NetworkConfig = Field(
+        default_factory=NetworkConfig, description="The graph and the links between the agents."
+    )
+    record: RecordConfig = Field(default_factory=RecordConfig, description="What the run writes down.")
+    checkpoint: CheckpointConfig = Field(
+        default_factory=CheckpointConfig, description="When the run is saved."
+    )
+
+    @model_validator(mode="after")
+    def _sections_fit_together(self) -> Self:
+        topology = self.network.topology
+        if (
+            self.consensus.scheme == "push_sum"
+            and isinstance(topology, RingPlusRandomTopology)
+            and topology.redraw != "never"
+        ):
+            raise conflict(
+                "consensus.scheme",
+                "push_sum needs a fixed graph, because mass in flight on an edge that vanishes is lost, but "
+                f"network.topology.redraw is {topology.redraw}; set redraw: never, or use gossip or paper",
+            )
+        learner, agents = self.learner, self.world.agents
+        if agents is not None:
+            capacity = learner.replay_transitions // agents
+            if learner.batch_size > capacity:
+                raise conflict(
+                    "learner.batch_size",
+                    f"a batch of {learner.batch_size} does not fit an agent's replay of {capacity} "
+                    "transitions "
+                    f"(learner.replay_transitions {learner.replay_transitions} / world.agents {agents}); "
+                    f"use at most {capacity}, or at least {learner.batch_size * agents} replay_transitions",
+                )
+            if learner.warmup_transitions > capacity:
+                raise conflict(
+                    "learner.warmup_transitions",
+                    f"an agent would never have {learner.warmup_transitions} transitions: its replay keeps "
+                    f"{capacity} "
+                    f"(learner.replay_transitions {learner.replay_transitions} / world.agents {agents}); "
+                    f"use at most {capacity}",
+                )
+        return self
+
+
+def conflict(key: str, message: str) -> PydanticCustomError:
+    """An error of values that do not fit together, to be reported at ``key`` (dotted, from the top)."""
+    return PydanticCustomError("scenario_conflict", "{message}", {"key": key, "message": message})

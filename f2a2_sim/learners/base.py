@@ -1,0 +1,171 @@
+"""What every learner offers the simulator, and the registry that a scenario's `learner.name` looks in.
+
+A new learner is one module with a factory of type `LearnerFactory` and one line in `_LEARNERS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from devices.compute import Work
+from f2a2_sim.errors import UsageError
+from f2a2_sim.learners.config import LearnerConfig
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+Shared = Literal["all", "critic", "actor"]
+
+
+@dataclass(frozen=True)
+class FleetSetup:
+    """Everything that a learner's factory needs besides its configuration.
+
+    ``seeds`` holds one seed per agent for the initial weights; equal seeds are equal weights.
+    ``army_size`` is the number of agents among whom ``replay_transitions`` is divided (fleets of
+    other shapes included).  ``shared`` names the consensus variable, ``beta`` the weight of its penalty
+    (0: the scheme has no dual).
+    """
+
+    observation_size: int
+    n_actions: int
+    seeds: Sequence[int]
+    army_size: int
+    shared: Shared = "all"
+    beta: float = 0.0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype = torch.float32
+
+
+class Learner(Protocol):
+    """A fleet: ``n_agents`` learners with equal network shapes, stacked; no agent reads another's row.
+
+    ``rows`` are always distinct row numbers, int64 ``[r]``, in any order; results come in that order.
+    """
+
+    n_agents: int
+    parameters: torch.Tensor
+    """What the agents train, ``[n_agents, P]``; row i is agent i's."""
+
+    def act(
+        self, rows: IntArray, observations: NDArray[np.float32], uniforms: FloatArray
+    ) -> tuple[IntArray, NDArray[np.float32]]:
+        """Sample an action per row: observations ``[r, obs]``, uniforms in [0, 1) ``[r]`` ->
+        actions int64 ``[r]``, the policy's logits float32 ``[r, n_actions]``."""
+        ...
+
+    def remember(
+        self,
+        rows: IntArray,
+        observations: NDArray[np.float32],
+        actions: IntArray,
+        logits: NDArray[np.float32],
+        rewards: NDArray[np.float32],
+        next_observations: NDArray[np.float32],
+        terminal: BoolArray,
+    ) -> None:
+        """Store one transition per row. ``terminal``: nothing follows (a time limit is not terminal)."""
+        ...
+
+    def can_update(self, rows: IntArray) -> BoolArray:
+        """Which rows hold enough transitions for an update."""
+        ...
+
+    @property
+    def draws_per_update(self) -> int:
+        """Uniform numbers that one agent's `draw_batch` consumes."""
+        ...
+
+    def draw_batch(self, rows: IntArray, uniforms: FloatArray) -> Batch:
+        """Choose the transitions of the next update: uniforms ``[r, draws_per_update]``."""
+        ...
+
+    def update(self, rows: IntArray, batch: Batch) -> dict[str, FloatArray]:
+        """One update per row; statistics as arrays ``[r]``."""
+        ...
+
+    def shared_columns(self) -> slice:
+        """The columns of ``parameters`` that are the consensus variable."""
+        ...
+
+    def shared_parameters(self) -> torch.Tensor:
+        """A view of them: ``[n_agents, S]``."""
+        ...
+
+    def take_consensus(self, rows: IntArray, view: torch.Tensor) -> None:
+        """Primal-dual step (5.4c, 5.4d): w <- view ``[r, S]``, lambda <- lambda + beta (w~ - w)."""
+        ...
+
+    def adopt(self, rows: IntArray, values: torch.Tensor) -> None:
+        """Replace shared parameters: w~ <- values ``[r, S]`` (gossip, push-sum)."""
+        ...
+
+    def dual_norm(self, rows: IntArray) -> FloatArray:
+        """Euclidean norm of each row's dual ``[r]`` (0 where the scheme has none)."""
+        ...
+
+    def reset(self, rows: IntArray, seeds: Sequence[int]) -> None:
+        """Forget everything, as after a crash: new weights from ``seeds``, empty replay, no duals."""
+        ...
+
+    def act_work(self) -> Work:
+        """Cost of one action of one agent."""
+        ...
+
+    def update_work(self) -> Work:
+        """Cost of one update of one agent."""
+        ...
+
+    def memory_bytes(self) -> dict[str, int]:
+        """What one agent holds: parameters, optimiser, consensus, replay, activations."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Everything that changes, as tensors and arrays that are *views* of the living state."""
+        ...
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue bit for bit from a `state`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What an update will use: ``indices`` int64 ``[r, batch]`` into each row's replay, and, when
+    expectations are sampled, one uniform for a~ and one for a~' of each transition (else None)."""
+
+    indices: IntArray
+    resample: FloatArray | None = None
+
+    def take(self, positions: IntArray | slice) -> Batch:
+        """The batch of some of its rows."""
+        resample = None if self.resample is None else self.resample[positions]
+        return Batch(self.indices[positions], resample)
+
+
+LearnerFactory = Callable[[LearnerConfig, FleetSetup], Learner]
+
+_LEARNERS = {"f2a2_isac": "f2a2_sim.learners.isac:IsacFleet"}
+
+
+def learner_names() -> list[str]:
+    """Every registered name."""
+    return sorted(_LEARNERS)
+
+
+def make_fleet(config: LearnerConfig, setup: FleetSetup) -> Learner:
+    """The fleet that ``config.name`` stands for."""
+    if config.name not in _LEARNERS:
+        raise UsageError(
+            f"learner.name: {config.name!r} is not a learner; expected one of " + ", ".join(learner_names())
+        )
+    module, _, attribute = _LEARNERS[config.name].partition(":")
+    factory: LearnerFactory = getattr(importlib.import_module(module), attribute)
+    return factory(config, setup)

@@ -1,0 +1,80 @@
+"""What a scenario's `learner` section may say."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class LearnerConfig(BaseModel):
+    """Settings of one learner; the defaults are the paper's (Appendix G, MAgent) where it gives a value."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field("f2a2_isac", description="The learner's registered name.")
+    hidden_size: int = Field(
+        128, ge=1, le=4096, description="Units in every hidden layer of actor and critics."
+    )
+    hidden_layers: int = Field(
+        2, ge=1, le=8, description="Hidden layers of actor and critics (leaky ReLU 0.01)."
+    )
+    learning_rate: float = Field(1e-4, gt=0, description="Adam's step size, the same for actor and critics.")
+    discount: float = Field(0.95, ge=0, le=1, description="Weight of the next step's value in the target.")
+    tau: float = Field(
+        0.005,
+        gt=0,
+        le=1,
+        description="Share of the new critics mixed into the target critics at each update.",
+    )
+    batch_size: int = Field(128, ge=1, description="Transitions that an agent draws for one update.")
+    temperature: float = Field(
+        0.08, ge=0, description="Weight of the policy's entropy in the return (alpha)."
+    )
+    replay_transitions: int = Field(
+        500_000,
+        ge=1,
+        description="Transitions kept by the whole army; each agent keeps an equal share of them.",
+    )
+    replay_dtype: Literal["float16", "float32"] = Field(
+        "float16", description="Number format of stored observations; float16 halves the memory."
+    )
+    update_every_steps: int = Field(4, ge=1, description="World steps between two updates of an agent.")
+    warmup_transitions: int = Field(
+        0, ge=0, description="Transitions that an agent gathers before its first update (at least one batch)."
+    )
+    joint: bool = Field(
+        True,
+        description="Joint actor-critic objective; false (the ablation): each network its own term.",
+    )
+    alpha1: float = Field(
+        0.0005,
+        ge=0,
+        description="Weight of the value in the objective; biases TD errors by alpha1/(2 alpha2).",
+    )
+    alpha2: float = Field(1.0, ge=0, description="Weight of the squared TD error in the joint objective.")
+    truncation: float = Field(
+        1.0,
+        gt=0,
+        description="Largest importance weight between the present and the behaviour policy (epsilon).",
+    )
+    exact_expectation: bool = Field(
+        True,
+        description="Take expectations over the own action exactly, not with one sampled action.",
+    )
+    normalise_td: bool = Field(
+        False,
+        description="Divide the actor's squared TD error by its running mean (the paper does not).",
+    )
+    l2: float = Field(0.0, ge=0, description="Weight of the regulariser R(w) = |w|^2 / 2 on every parameter.")
+    grad_clip: float | None = Field(
+        None,
+        gt=0,
+        description="Largest norm of an agent's gradient, actor and critics apart (null = no limit).",
+    )
+    block_agents: int = Field(
+        8,
+        ge=1,
+        le=1024,
+        description="Agents computed together; only speed depends on it (they must fit the cache).",
+    )

@@ -1,0 +1,510 @@
+"""F2A2-ISAC: soft actor-critic with twin critics on local (o^i, a^i), under the joint objective.
+
+Source: Li et al., "F2A2", JMLR 24 (2023), Proposition 6 and Section 6.3.  Everything is maximised
+and rewards are r = -c, so the paper's (alpha1 + 2 alpha2 delta) reads (alpha1 - 2 alpha2 delta), as in
+its Appendix B.
+
+Symbols, per transition (o, a, r, o') of an agent's own replay:
+
+    pi, pi0       the present policy, and the one that chose a (its logits are stored with the transition)
+    rho           min(eps, pi(a|o) / pi0(a|o))        at the replayed action, no gradient
+    rho'          min(eps, pi0(a~|o) / pi(a~|o))      at a resampled action a~ ~ pi(.|o), no gradient
+    y             r + gamma E_{a'~pi} [min_j Qbar_j(o', a') - alpha log pi(a'|o')]; r after a terminal step
+    delta_j(o,a)  Q_j(o, a) - y;  for a resampled action y is the replayed transition's
+    B             E_{a~pi} Q1(o, a)
+    A(a)          Q1(o, a) - alpha log pi(a|o) - B      no gradient
+
+The critics return the values of all actions at once, so expectations over the own action are
+exact sums (``exact_expectation: true``): the same gradient as the printed one, without its sampling noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from devices.compute import Work
+from f2a2_sim.errors import CheckpointError, UsageError
+from f2a2_sim.learners.base import Batch, BoolArray, FleetSetup, FloatArray, IntArray
+from f2a2_sim.learners.config import LearnerConfig
+from f2a2_sim.learners.replay import FleetReplay
+from f2a2_sim.learners.stacked import MlpShape, StackedAdam, StackedMlp, blocks_of, clip_rows
+from f2a2_sim.learners.work import count_flops, count_launches
+
+_TD_MEMORY = 0.99  # per update, of the running mean that `normalise_td` divides by
+
+
+_STATISTICS = ("entropy", "q_mean", "td_abs", "critic_loss", "importance_mean")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A policy at a batch of observations: probabilities and their logarithms ``[b, n, actions]``."""
+
+    probabilities: Tensor
+    log: Tensor
+
+    @staticmethod
+    def of(logits: Tensor) -> Policy:
+        log = torch.log_softmax(logits, dim=-1)
+        return Policy(log.exp(), log)
+
+    def weights(self, uniforms: Tensor | None) -> Tensor:
+        """What E_{a~pi} multiplies each action's value with: pi itself, or one sampled action's indicator."""
+        if uniforms is None:
+            return self.probabilities
+        cumulated = self.probabilities.double().cumsum(dim=-1)
+        sampled = (cumulated <= uniforms.unsqueeze(-1)).sum(dim=-1).clamp_max(self.log.shape[-1] - 1)
+        return one_hot(sampled, self.log)
+
+
+def one_hot(actions: Tensor, like: Tensor) -> Tensor:
+    """Indicators ``[b, n, actions]`` of int64 ``actions`` ``[b, n]``."""
+    return torch.zeros_like(like).scatter_(-1, actions.unsqueeze(-1), 1.0)
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What one update knows of its transitions besides the critics' values."""
+
+    taken: Tensor  # indicator of a, [b, n, actions]
+    resampled: Tensor  # weights of E over a~, [b, n, actions]
+    policy: Policy  # pi at o
+    rho: Tensor  # at every action; only the taken one is used
+    rho_resampled: Tensor  # rho' at every action
+    target: Tensor  # y, [b, n, 1]
+
+
+def bootstrap_target(
+    config: LearnerConfig,
+    rewards: Tensor,
+    ended: Tensor,
+    policy_next: Policy,
+    weights: Tensor,
+    q_next: Tensor,
+) -> Tensor:
+    """y ``[b, n, 1]`` from the target critics' values ``q_next`` ``[2, b, n, actions]`` at o'."""
+    soft = torch.minimum(q_next[0], q_next[1]) - config.temperature * policy_next.log
+    value = (weights * soft).sum(dim=-1)
+    return (rewards + config.discount * torch.where(ended, torch.zeros_like(value), value)).unsqueeze(-1)
+
+
+def importance_weights(config: LearnerConfig, policy: Policy, behaviour: Policy) -> tuple[Tensor, Tensor]:
+    """rho and rho' at every action ``[b, n, actions]``."""
+    log_ratio = policy.log - behaviour.log
+    return log_ratio.exp().clamp_max(config.truncation), (-log_ratio).exp().clamp_max(config.truncation)
+
+
+def critic_output_gradient(config: LearnerConfig, data: Replayed, q: Tensor) -> Tensor:
+    """d(-J)/dQ_j(o, .) of one update: ``[2, b, n, actions]``, batch mean included.
+
+    Critic 1 descends E_pi0[(-alpha1 rho + 2 alpha2 delta1) dQ1(o,a)]
+    + E_pi[(-alpha1 + 2 alpha2 delta1(o,a~) rho') dQ1(o,a~)]; critic 2 only the alpha2 terms; without
+    ``joint`` both only 2 alpha2 delta_j dQ_j(o,a).
+    """
+    delta = q - data.target
+    gradient = 2.0 * config.alpha2 * delta * data.taken
+    if config.joint:
+        gradient += 2.0 * config.alpha2 * delta * (data.rho_resampled * data.resampled)
+        gradient[0] -= config.alpha1 * (data.rho * data.taken + data.resampled)
+    return gradient / q.shape[2]
+
+
+def actor_output_gradient(
+    config: LearnerConfig, data: Replayed, q: Tensor, td_scale: Tensor | float
+) -> Tensor:
+    """d(-J)/dlogits ``[b, n, actions]`` of one update, batch mean included; ``q`` is the new critics'.
+
+    The actor ascends alpha1 E_pi0[rho dlogpi(a) A(a)] + alpha1 E_pi[dlogpi(a~) A(a~)]
+    - alpha2 E_pi[rho' dlogpi(a~) (delta1^2 + delta2^2)]; without ``joint`` only the alpha1 terms.
+    ``td_scale`` divides the squared errors (`normalise_td`).
+    """
+    pi = data.policy
+    baseline = (pi.probabilities * q[0]).sum(dim=-1, keepdim=True)
+    advantage = q[0] - config.temperature * pi.log - baseline
+    score = config.alpha1 * (data.rho * data.taken + data.resampled) * advantage
+    if config.joint:
+        squared = (q - data.target).square().sum(dim=0) / td_scale
+        score -= config.alpha2 * data.rho_resampled * data.resampled * squared
+    # sum_a score(a) dlogpi(a)/dlogits = score - pi * sum_a score(a)
+    return (pi.probabilities * score.sum(dim=-1, keepdim=True) - score) / q.shape[2]
+
+
+def _capacity(config: LearnerConfig, army_size: int) -> int:
+    """Transitions of one agent's replay; an error if it could never begin to learn from them."""
+    capacity = config.replay_transitions // army_size
+    needed = 2 * max(config.warmup_transitions, config.batch_size)
+    if capacity < needed:
+        raise UsageError(
+            f"learner.replay_transitions: {config.replay_transitions} over {army_size} agents is {capacity} "
+            f"each; expected at least twice batch_size and warmup_transitions ({needed}); "
+            f"use {needed * army_size} or more"
+        )
+    return capacity
+
+
+class _Workspace:
+    """Buffers of one block of agents, allocated once and used for every block."""
+
+    def __init__(self, actor: MlpShape, critics: MlpShape, block: int, batch: int, like: Tensor) -> None:
+        self.observations = like.new_empty(block, 2 * batch, actor.inputs)  # o, then o'
+        self.actor = StackedMlp(actor, block, 2 * batch, like)
+        self.critics = StackedMlp(critics, block, batch, like)
+        self.actor_gradient = like.new_zeros(block, actor.size)
+        self.critic_gradient = like.new_zeros(block, critics.size)
+
+
+class IsacFleet:
+    """``len(setup.seeds)`` ISAC agents of one shape (see `f2a2_sim.learners.base.Learner` for the interface).
+
+    A row of ``parameters`` is [actor | critic 1 and 2].  An update goes through the fleet in blocks
+    of neighbouring agents, each from replay to target critics, so that a parameter passes through
+    the main memory once.
+    """
+
+    def __init__(self, config: LearnerConfig, setup: FleetSetup) -> None:
+        self.config = config
+        self.setup = setup
+        self.n_agents = len(setup.seeds)
+        self.actor = MlpShape(
+            setup.observation_size, config.hidden_size, config.hidden_layers, setup.n_actions
+        )
+        self.critics = MlpShape(
+            setup.observation_size, config.hidden_size, config.hidden_layers, setup.n_actions, branches=2
+        )
+        k = self.n_agents
+        self._actor_columns = slice(0, self.actor.size)
+        self._critic_columns = slice(self.actor.size, self.actor.size + self.critics.size)
+        like = torch.empty(0, dtype=setup.dtype, device=setup.device)
+        self.parameters = like.new_zeros(k, self._critic_columns.stop)
+        self.targets = like.new_zeros(k, self.critics.size)
+        self.adam = StackedAdam(self.parameters, config.learning_rate)
+        dual = setup.beta > 0
+        shared = self.shared_parameters().shape[1]
+        self.dual = like.new_zeros(k if dual else 0, shared)
+        self._pull = like.new_zeros(
+            k if dual else 0, shared
+        )  # lambda - beta w: the penalty's gradient less beta w~
+        self.td_scale = like.new_zeros(k, dtype=torch.float64)
+        self.replay = FleetReplay(
+            k,
+            _capacity(config, setup.army_size),
+            setup.observation_size,
+            setup.n_actions,
+            getattr(torch, config.replay_dtype),
+            setup.device,
+        )
+        self._workspace = _Workspace(
+            self.actor, self.critics, min(config.block_agents, k), config.batch_size, like
+        )
+        self._acting = StackedMlp(self.actor, k, 1, like)
+        self._counted: tuple[Work, Work] | None = None
+        self.reset(np.arange(k), setup.seeds)
+
+    # ------------------------------------------------------------------ acting and remembering
+
+    def act(
+        self, rows: IntArray, observations: NDArray[np.float32], uniforms: FloatArray
+    ) -> tuple[IntArray, NDArray[np.float32]]:
+        """Sample from the policy; see `Learner.act`."""
+        inputs = torch.from_numpy(observations).to(self.parameters).unsqueeze(1)
+        logits = inputs.new_empty(len(rows), self.actor.outputs)
+        for run, positions in blocks_of(rows, self.n_agents):
+            at = torch.from_numpy(positions).to(inputs.device)
+            block = self.parameters[run, self._actor_columns]
+            logits[at] = self._acting.forward(block, inputs[at])[0].squeeze(1)
+        cumulated = torch.softmax(logits.double(), dim=-1).cumsum(dim=-1)
+        below = cumulated <= torch.from_numpy(uniforms).to(inputs.device).reshape(-1, 1)
+        actions = below.sum(dim=-1).clamp_max(self.actor.outputs - 1)
+        return actions.cpu().numpy(), logits.float().cpu().numpy()
+
+    def remember(
+        self,
+        rows: IntArray,
+        observations: NDArray[np.float32],
+        actions: IntArray,
+        logits: NDArray[np.float32],
+        rewards: NDArray[np.float32],
+        next_observations: NDArray[np.float32],
+        terminal: BoolArray,
+    ) -> None:
+        """Store transitions; see `Learner.remember`."""
+        device = self.setup.device
+        self.replay.add(
+            rows,
+            torch.from_numpy(observations).to(device),
+            torch.from_numpy(actions).to(device),
+            torch.from_numpy(logits).to(device),
+            torch.from_numpy(rewards).to(device),
+            torch.from_numpy(next_observations).to(device),
+            terminal,
+        )
+
+    def can_update(self, rows: IntArray) -> BoolArray:
+        """Whether each row holds ``warmup_transitions``, and at least a batch (or a full replay)."""
+        return np.asarray(
+            self.replay.count[rows] >= max(self.config.warmup_transitions, self.config.batch_size)
+        )
+
+    @property
+    def draws_per_update(self) -> int:
+        """Uniforms of one update: an index per transition, and a~ and a~' where expectations are sampled."""
+        return self.config.batch_size * (1 if self.config.exact_expectation else 3)
+
+    def draw_batch(self, rows: IntArray, uniforms: FloatArray) -> Batch:
+        """Choose transitions uniformly from each row's replay; see `Learner.draw_batch`."""
+        n = self.config.batch_size
+        indices = self.replay.sample(rows, uniforms[:, :n])
+        return Batch(indices, None if self.config.exact_expectation else uniforms[:, n:])
+
+    # ------------------------------------------------------------------ learning
+
+    def update(self, rows: IntArray, batch: Batch) -> dict[str, FloatArray]:
+        """Critic step, target step, actor step for each row; statistics are of the values before the step."""
+        statistics: dict[str, FloatArray] = {name: np.empty(len(rows)) for name in _STATISTICS}
+        for run, positions in blocks_of(rows, self.config.block_agents):
+            values = self._update_block(run, batch.take(positions)).cpu().numpy()
+            for name, column in zip(_STATISTICS, values, strict=True):
+                statistics[name][positions] = column
+        return statistics
+
+    def _update_block(self, run: slice, batch: Batch) -> Tensor:
+        """Update the neighbouring rows of ``run``; returns `_STATISTICS` as ``[statistics, b]``."""
+        config, work = self.config, self._workspace
+        b, n = batch.indices.shape
+        device = self.parameters.device
+        actor, critics = self.parameters[run, self._actor_columns], self.parameters[run, self._critic_columns]
+        targets = self.targets[run]
+        both = work.observations[:b]
+        indices = torch.from_numpy(batch.indices).to(device)
+        actions, logits0, rewards, ended = self.replay.gather(run, indices, both)
+        now, following = both[:, :n], both[:, n:]
+        uniforms, uniforms_next = None, None
+        if batch.resample is not None:
+            uniforms = torch.from_numpy(batch.resample[:, :n]).to(device)
+            uniforms_next = torch.from_numpy(batch.resample[:, n:]).to(device)
+
+        # The policy at o and o', the target y, and what both steps need of them.
+        policy_both = Policy.of(work.actor.forward(actor, both)[0])
+        policy = Policy(policy_both.probabilities[:, :n], policy_both.log[:, :n])
+        policy_next = Policy(policy_both.probabilities[:, n:], policy_both.log[:, n:])
+        q_next = work.critics.forward(targets, following)
+        y = bootstrap_target(
+            config, rewards.to(both.dtype), ended, policy_next, policy_next.weights(uniforms_next), q_next
+        )
+        rho, rho_resampled = importance_weights(config, policy, Policy.of(logits0.to(both.dtype)))
+        data = Replayed(one_hot(actions, policy.log), policy.weights(uniforms), policy, rho, rho_resampled, y)
+
+        # Critic step (5.4a), then the target critics follow.
+        self.adam.count_step(run)
+        q = work.critics.forward(critics, now)
+        statistics = self._statistics(data, q)
+        gradient = work.critic_gradient[:b]
+        work.critics.backward(critics, now, critic_output_gradient(config, data, q), gradient)
+        self._step(run, self._critic_columns, gradient)
+        targets.lerp_(critics, config.tau)
+
+        # Actor step (5.4b), with the new critics.
+        q = work.critics.forward(critics, now)
+        scale = self._td_scale(run, data, q) if config.normalise_td else 1.0
+        gradient = work.actor_gradient[:b]
+        work.actor.backward(actor, now, actor_output_gradient(config, data, q, scale).unsqueeze(0), gradient)
+        self._step(run, self._actor_columns, gradient)
+        return statistics
+
+    def _step(self, run: slice, columns: slice, gradient: Tensor) -> None:
+        """Adam on ``gradient`` + grad R + lambda + beta (w~ - w), of which beta w~ enters as Adam's decay."""
+        if self.config.grad_clip is not None:
+            clip_rows(gradient, self.config.grad_clip)
+        decay = self.config.l2
+        shared = self.shared_columns()
+        if self.setup.beta > 0 and shared.start <= columns.start < shared.stop:
+            gradient += self._pull[run, columns.start - shared.start : columns.stop - shared.start]
+            decay += self.setup.beta
+        self.adam.apply(self.parameters, gradient, run, columns, decay)
+
+    def _td_scale(self, run: slice, data: Replayed, q: Tensor) -> Tensor:
+        """Running mean of E_pi0[delta1^2 + delta2^2] per agent, ``[b, 1, 1]``; the first batch starts it."""
+        squared = ((q - data.target) * data.taken).square().sum(dim=(0, 3)).mean(dim=1).double()
+        old = self.td_scale[run]
+        self.td_scale[run] = torch.where(old > 0, old + (1 - _TD_MEMORY) * (squared - old), squared)
+        return self.td_scale[run].clamp_min(1e-12).to(q.dtype).view(-1, 1, 1)
+
+    @staticmethod
+    def _statistics(data: Replayed, q: Tensor) -> Tensor:
+        """`_STATISTICS` in their order, ``[statistics, b]``, means over the batch."""
+        q_taken = (q * data.taken).sum(dim=-1)
+        delta = q_taken - data.target.squeeze(-1)
+        pi = data.policy
+        return torch.stack(
+            [
+                -(pi.probabilities * pi.log).sum(dim=-1).mean(dim=1),
+                q_taken[0].mean(dim=1),
+                delta[0].abs().mean(dim=1),
+                delta.square().sum(dim=0).mean(dim=1),
+                (data.rho * data.taken).sum(dim=-1).mean(dim=1),
+            ]
+        ).double()
+
+    # ------------------------------------------------------------------ consensus
+
+    def shared_columns(self) -> slice:
+        """Columns of the consensus variable (paper, Section 6.3: actor and critic)."""
+        if self.setup.shared == "actor":
+            return self._actor_columns
+        if self.setup.shared == "critic":
+            return self._critic_columns
+        return slice(0, self._critic_columns.stop)
+
+    def shared_parameters(self) -> Tensor:
+        """w~ of every agent, a view ``[n_agents, S]``."""
+        return self.parameters[:, self.shared_columns()]
+
+    def take_consensus(self, rows: IntArray, view: Tensor) -> None:
+        """w <- ``view`` ``[r, S]`` (5.4c); lambda <- lambda + beta (w~ - w) (5.4d)."""
+        beta = self.setup.beta
+        own = self.shared_parameters()
+        for run, positions in blocks_of(rows, self.config.block_agents):
+            w = view[torch.from_numpy(positions).to(view.device)]
+            self.dual[run].add_(own[run], alpha=beta).sub_(w, alpha=beta)
+            torch.sub(self.dual[run], w, alpha=beta, out=self._pull[run])
+
+    def adopt(self, rows: IntArray, values: Tensor) -> None:
+        """w~ <- ``values`` ``[r, S]``."""
+        own = self.shared_parameters()
+        for run, positions in blocks_of(rows, self.config.block_agents):
+            own[run] = values[torch.from_numpy(positions).to(values.device)]
+
+    def dual_norm(self, rows: IntArray) -> FloatArray:
+        """|lambda| of each row."""
+        if self.setup.beta <= 0:
+            return np.zeros(len(rows))
+        return np.asarray(torch.linalg.vector_norm(self.dual, dim=1).double().cpu().numpy()[rows])
+
+    # ------------------------------------------------------------------ costs
+
+    def act_work(self) -> Work:
+        """Cost of one action, counted on this code."""
+        return self._costs()[0]
+
+    def update_work(self) -> Work:
+        """Cost of one update, counted on this code; bytes = each parameter array streamed once per use."""
+        return self._costs()[1]
+
+    def _costs(self) -> tuple[Work, Work]:
+        if self._counted is None:
+            self._counted = self._count()
+        return self._counted
+
+    def _count(self) -> tuple[Work, Work]:
+        config, setup = self.config, self.setup
+        probe_config = config.model_copy(
+            update={"replay_transitions": 2 * config.batch_size, "warmup_transitions": 0}
+        )
+        probe = IsacFleet(
+            probe_config,
+            FleetSetup(setup.observation_size, setup.n_actions, [0], 1, setup.shared, setup.beta),
+        )
+        row, observation = (
+            np.zeros(1, dtype=np.int64),
+            np.zeros((1, setup.observation_size), dtype=np.float32),
+        )
+        zero, logits = np.zeros(1, dtype=np.float32), np.zeros((1, setup.n_actions), dtype=np.float32)
+        probe.remember(row, observation, row, logits, zero, observation, np.zeros(1, dtype=np.bool_))
+        batch = probe.draw_batch(row, np.zeros((1, probe.draws_per_update)))
+
+        def act() -> object:
+            return probe.act(row, observation, np.zeros(1))
+
+        def update() -> object:
+            return probe.update(row, batch)
+
+        actor, critics = 4 * self.actor.parameters, 4 * self.critics.parameters
+        # Actor and critics: read, read again by the optimiser, written; gradient written and read; two
+        # moments read and written.  Targets: read, then read and written.  New critics read once more.
+        network_bytes = 9 * (actor + critics) + 3 * critics + critics
+        item = 2 if config.replay_dtype == "float16" else 4
+        batch_bytes = config.batch_size * (2 * setup.observation_size * (item + 4) + 4 * setup.n_actions)
+        penalty_bytes = 4 * self.shared_parameters().shape[1] if setup.beta > 0 else 0
+        return (
+            Work(float(count_flops(act)), float(actor + 4 * setup.observation_size), count_launches(act)),
+            Work(
+                float(count_flops(update)),
+                float(network_bytes + batch_bytes + penalty_bytes),
+                count_launches(update),
+            ),
+        )
+
+    def memory_bytes(self) -> dict[str, int]:
+        """One agent's memory by kind."""
+        item = self.parameters.element_size()
+        k = self.n_agents
+        return {
+            "parameters": item * (self.parameters.shape[1] + self.targets.shape[1]),
+            "optimiser": item * 2 * self.parameters.shape[1],
+            "consensus": item * (self.dual.numel() + self._pull.numel()) // k,
+            "replay": self.replay.nbytes() // k,
+            "activations": item * self._activations(),
+        }
+
+    def _activations(self) -> int:
+        """Numbers that one update holds besides the above: batch, activations, gradients."""
+        n, config = self.config.batch_size, self.config
+        per_input = config.hidden_size * config.hidden_layers + self.actor.outputs
+        batch = 2 * n * self.actor.inputs + (2 * n + 2 * n) * per_input
+        return batch + self.actor.size + self.critics.size
+
+    # ------------------------------------------------------------------ state
+
+    def reset(self, rows: IntArray, seeds: Sequence[int]) -> None:
+        """Give ``rows`` new initial weights (equal seeds, equal weights) and forget all else."""
+        drawn: dict[int, Tensor] = {}
+        for row, seed in zip(rows.tolist(), seeds, strict=True):
+            if seed not in drawn:
+                generator = np.random.Generator(np.random.PCG64(seed))
+                weights = np.concatenate([self.actor.initial(generator), self.critics.initial(generator)])
+                drawn[seed] = torch.from_numpy(weights).to(self.parameters)
+            self.parameters[row] = drawn[seed]
+        at = torch.from_numpy(rows).to(self.parameters.device)
+        self.targets[at] = self.parameters[at, self._critic_columns]
+        for array in (self.adam.first_moment, self.adam.second_moment, self.adam.steps, self.td_scale):
+            array[at] = 0
+        if self.setup.beta > 0:
+            self.dual[at] = 0
+            self._pull[at] = -self.setup.beta * self.shared_parameters()[at]
+        self.replay.clear(rows)
+
+    def state(self) -> dict[str, Any]:
+        """Views of all that changes; write them out before the fleet goes on."""
+        return {
+            "parameters": self.parameters,
+            "targets": self.targets,
+            "first_moment": self.adam.first_moment,
+            "second_moment": self.adam.second_moment,
+            "steps": self.adam.steps,
+            "dual": self.dual,
+            "pull": self._pull,
+            "td_scale": self.td_scale,
+            "replay": self.replay.state(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue bit for bit from a `state` of a fleet with the same configuration and setup."""
+        mine = self.state()
+        for name, tensor in mine.items():
+            if name == "replay":
+                continue
+            saved = torch.as_tensor(state[name])
+            if saved.shape != tensor.shape:
+                raise CheckpointError(
+                    f"learner state {name}: shape {list(saved.shape)}, but this scenario's fleet has "
+                    f"{list(tensor.shape)}; resume with the scenario that the checkpoint was written under"
+                )
+            tensor.copy_(saved)
+        self.replay.load_state(state["replay"])

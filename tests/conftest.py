@@ -1,0 +1,20 @@
+"""Settings of the whole test suite: one thread of arithmetic, deterministic algorithms and examples."""
+
+from __future__ import annotations
+
+import os
+
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[_variable] = "1"
+os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import torch
+from hypothesis import settings
+
+torch.set_num_threads(1)
+torch.use_deterministic_algorithms(True)
+
+settings.register_profile("suite", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("suite")

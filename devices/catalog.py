@@ -26,7 +26,7 @@ class CustomProfileError(ValueError):
 
 @functools.cache
 def load_catalog() -> Mapping[str, DeviceProfile]:
-    """All profiles shipped with this package, by name, from the least to the most powerful."""
+    """All profiles shipped with this package, by name, in the order of the file."""
     text = resources.files("devices").joinpath(CATALOG_FILE).read_text(encoding="utf-8")
     return MappingProxyType(
         {

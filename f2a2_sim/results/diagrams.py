@@ -32,6 +32,7 @@ from f2a2_sim.results.plots import (
     to_svg,
 )
 from f2a2_sim.results.tables import Columns
+from f2a2_sim.results.timeline import match_messages, readable_window
 
 MANY_EDGES = 300
 MOST_DRAWN_EDGES = 4000
@@ -52,7 +53,6 @@ _TIMELINE_NAMES = {
     "wait": "waits",
     "off": "is off",
 }
-_ACTIONS_SHOWN = 12
 
 
 def device_use(devices: Columns, duration_s: float) -> str:
@@ -136,10 +136,10 @@ def graph(links: Columns, profiles: NDArray[np.str_]) -> GraphFigure:
     pairs = _pairs(links, n)
     shares = not_arrived(links)
     top = max(0.01, float(np.nanmax(shares, initial=0.0)))
-    scale = ScalarMappable(Normalize(0, 100 * top), _LOSS_COLOURS)
+    norm = Normalize(0, 100 * top)
     few = len(pairs) <= MANY_EDGES
-    drawing = _drawing(pairs, n, profiles, scale) if 0 < len(pairs) <= MOST_DRAWN_EDGES else None
-    matrix = None if few else _matrix(links, shares, n, scale)
+    drawing = _drawing(pairs, n, profiles, norm) if 0 < len(pairs) <= MOST_DRAWN_EDGES else None
+    matrix = None if few else _matrix(links, shares, n, norm)
     return GraphFigure(drawing, matrix, len(pairs))
 
 
@@ -171,7 +171,7 @@ def _positions(pairs: Mapping[tuple[int, int], float], n: int) -> FloatArray:
 
 
 def _drawing(
-    pairs: Mapping[tuple[int, int], float], n: int, profiles: NDArray[np.str_], scale: ScalarMappable
+    pairs: Mapping[tuple[int, int], float], n: int, profiles: NDArray[np.str_], norm: Normalize
 ) -> str:
     places = _positions(pairs, n)
     order = sorted(pairs, key=lambda pair: -1.0 if math.isnan(pairs[pair]) else pairs[pair])
@@ -182,8 +182,7 @@ def _drawing(
         lines = LineCollection(
             [places[list(pair)] for pair in order],
             colors=[
-                GREY if math.isnan(pairs[pair]) else scale.to_rgba(np.array([100 * pairs[pair]]))[0]
-                for pair in order
+                GREY if math.isnan(pairs[pair]) else _LOSS_COLOURS(norm(100 * pairs[pair])) for pair in order
             ],
             linewidths=width,
             zorder=1,
@@ -193,70 +192,64 @@ def _drawing(
         size = 60 if n <= 30 else 24 if n <= 100 else 9
         for name, colour in zip(sorted(set(profiles.tolist())), SERIES * 5, strict=False):
             mine = profiles == name
-            axis.scatter(*places[mine].T, s=size, color=colour, label=name, zorder=2, edgecolors="none")
+            axis.scatter(
+                places[mine, 0],
+                places[mine, 1],
+                s=size,
+                color=colour,
+                label=name,
+                zorder=2,
+                edgecolors="none",
+            )
         if n <= 30:
             for node, (x, y) in enumerate(places):
                 axis.annotate(str(node), (x * 1.09, y * 1.09), ha="center", va="center", fontsize=8)
         axis.set_aspect("equal")
         axis.autoscale_view()
         axis.axis("off")
-        bar = figure.colorbar(scale, ax=axis, orientation="horizontal", shrink=0.75, pad=0.02, aspect=32)
+        bar = figure.colorbar(
+            ScalarMappable(norm, _LOSS_COLOURS),
+            ax=axis,
+            orientation="horizontal",
+            shrink=0.75,
+            pad=0.02,
+            aspect=32,
+        )
         bar.set_label("messages that did not arrive (%)")
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
         figure.legend(loc="outside upper center", ncols=2, title="device", markerscale=1.4 if n > 100 else 1)
         return to_svg(figure, "graph", "The graph, links coloured by the share of messages lost")
 
 
-def _matrix(links: Columns, shares: FloatArray, n: int, scale: ScalarMappable) -> str:
+def _matrix(links: Columns, shares: FloatArray, n: int, norm: Normalize) -> str:
     table = np.full((n, n), np.nan)
     table[links["sender"], links["receiver"]] = 100 * shares
     with style():
         figure = new_figure(5.4, 5.6)
         axis = figure.subplots()
-        axis.imshow(table, cmap=_LOSS_COLOURS, norm=scale.norm, interpolation="nearest", rasterized=True)
+        axis.imshow(table, cmap=_LOSS_COLOURS, norm=norm, interpolation="nearest", rasterized=True)
         axis.set_xlabel("receiver")
         axis.set_ylabel("sender")
         axis.grid(visible=False)
-        bar = figure.colorbar(scale, ax=axis, orientation="horizontal", shrink=0.75, pad=0.02, aspect=32)
+        bar = figure.colorbar(
+            ScalarMappable(norm, _LOSS_COLOURS),
+            ax=axis,
+            orientation="horizontal",
+            shrink=0.75,
+            pad=0.02,
+            aspect=32,
+        )
         bar.set_label("messages that did not arrive (%)")
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
         return to_svg(figure, "matrix", "Share of messages lost, by sender and receiver")
 
 
 # --------------------------------------------------------------------------------- the timeline
 
 
-def timeline_window(timeline: Columns) -> tuple[float, float] | None:
-    """A stretch of virtual time that is readable and shows as many kinds of activity as there are.
-
-    About a dozen actions of the busiest device long; None if no device did anything.
-    """
-    busy = np.isin(timeline["kind"], ("act", "learn", "send"))
-    if not busy.any():
-        return None
-    acts = timeline["kind"] == "act"
-    agents, counts = np.unique(timeline["agent"][acts if acts.any() else busy], return_counts=True)
-    agent = agents[counts.argmax()]
-    starts = np.sort(timeline["start_s"][(acts if acts.any() else busy) & (timeline["agent"] == agent)])
-    if len(starts) <= _ACTIONS_SHOWN:
-        ends = timeline["end_s"][busy]
-        return float(starts[0]), float(ends[np.isfinite(ends)].max())
-    best, best_score = 0, -1.0
-    for first in range(0, len(starts) - _ACTIONS_SHOWN, 2):
-        inside = (timeline["start_s"] >= starts[first]) & (
-            timeline["start_s"] < starts[first + _ACTIONS_SHOWN]
-        )
-        kinds, counts = np.unique(timeline["kind"][inside], return_counts=True)
-        learns = int(counts[kinds == "learn"].sum())
-        score = 100.0 * len(kinds) + min(learns, 50)
-        if score > best_score:
-            best, best_score = first, score
-    return float(starts[best]), float(starts[best + _ACTIONS_SHOWN])
-
-
 def gantt(timeline: Columns, names: NDArray[np.str_], profiles: NDArray[np.str_]) -> str | None:
     """What some devices did, each with a lane for its computing and one for its radio; None if nothing."""
-    window = timeline_window(timeline)
+    window = readable_window(timeline)
     if window is None:
         return None
     start, end = window
@@ -319,17 +312,14 @@ def _arrivals(
 
 
 def _flights(axis: Axes, events: Columns, rows: Mapping[int, int], start: float, divisor: float) -> None:
-    """Thin lines from sender to receiver, for messages between two devices that are both shown."""
-    flights: list[Any] = []
-    for position in np.flatnonzero(events["kind"] == "receive")[:400]:
-        sender = rows.get(int(events["peer"][position]))
-        if sender is not None:
-            receiver = rows[int(events["agent"][position])]
-            times = (
-                (events["start_s"][position] - start) / divisor,
-                (events["end_s"][position] - start) / divisor,
-            )
-            flights.append([(times[0], sender + 0.19), (times[1], receiver + 0.19)])
+    """Thin lines from the start of sending to arrival, for messages between two devices that are both shown."""
+    flights: list[Any] = [
+        [
+            ((events["start_s"][send] - start) / divisor, rows[int(events["agent"][send])] + 0.19),
+            ((events["end_s"][receive] - start) / divisor, rows[int(events["agent"][receive])] + 0.19),
+        ]
+        for send, receive in match_messages(events)[:400]
+    ]
     axis.add_collection(
         LineCollection(flights, colors=_TIMELINE_COLOURS["receive"], linewidths=0.6, alpha=0.55)
     )

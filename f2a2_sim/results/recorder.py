@@ -26,6 +26,7 @@ from f2a2_sim.results.tables import (
 )
 
 FloatArray = NDArray[np.float64]
+_MOST_NEW_AGES = 8192
 _KIND_CODES = {kind: code for code, kind in enumerate(TIMELINE_KINDS)}
 
 
@@ -94,15 +95,14 @@ class AgeHistogram:
     def __init__(self) -> None:
         self.counts = np.zeros(self._BINS, dtype=np.int64)
 
-    def add(self, ages_s: FloatArray, weights: NDArray[np.int64] | None = None) -> None:
-        """Count these ages (each ``weights`` times); below a microsecond counts as 0."""
+    def add(self, ages_s: FloatArray) -> None:
+        """Count these ages; below a microsecond counts as 0."""
         if ages_s.size == 0:
             return
         clipped = np.maximum(np.asarray(ages_s, dtype=np.float64), self._LOW_S / 2)
         bins = np.floor(np.log(clipped / self._LOW_S) / math.log(self._RATIO)).astype(np.int64) + 1
         np.clip(bins, 0, self._BINS - 1, out=bins)
-        counted = np.bincount(bins, weights=weights, minlength=self._BINS)
-        self.counts += counted.astype(np.int64)
+        self.counts += np.bincount(bins, minlength=self._BINS)
 
     def percentile(self, share: float) -> float:
         """The age below which that share (0..1) of the ages lies; NaN of nothing."""
@@ -127,6 +127,8 @@ class Recorder:
         self._timeline_events = timeline_events
         self._staleness = AgeHistogram()
         self._staleness_since_row = AgeHistogram()
+        self._new_ages: list[FloatArray] = []
+        self._n_new_ages = 0
         self._listeners = tuple(listeners)
         self.last_row: dict[str, Any] | None = None
 
@@ -147,6 +149,7 @@ class Recorder:
 
     def complete_row(self, **values: Any) -> dict[str, Any]:
         """The row that :meth:`row` would record now, not recorded (for a summary between two rows)."""
+        self._count_ages()
         own = {
             "row": self._metrics.length,
             "staleness_p50_s": self._staleness_since_row.percentile(0.50),
@@ -158,10 +161,20 @@ class Recorder:
         """Record one row of ``tables.EPISODES``."""
         self._episodes.append(values)
 
-    def ages(self, ages_s: FloatArray, weights: NDArray[np.int64] | None = None) -> None:
+    def ages(self, ages_s: FloatArray) -> None:
         """Record the ages of the copies that one consensus step (or many) used."""
-        self._staleness_since_row.add(ages_s, weights)
-        self._staleness.add(ages_s, weights)
+        self._new_ages.append(np.array(ages_s, dtype=np.float64))
+        self._n_new_ages += len(ages_s)
+        if self._n_new_ages > _MOST_NEW_AGES:
+            self._count_ages()
+
+    def _count_ages(self) -> None:
+        """Put the ages of many small consensus steps into the histograms at once."""
+        if self._new_ages:
+            ages_s = np.concatenate(self._new_ages)
+            self._staleness_since_row.add(ages_s)
+            self._staleness.add(ages_s)
+            self._new_ages, self._n_new_ages = [], 0
 
     @property
     def timeline_full(self) -> bool:
@@ -227,6 +240,7 @@ class Recorder:
 
     def staleness_s(self) -> tuple[float, float]:
         """Median and 95th percentile of all ages so far; NaN if none."""
+        self._count_ages()
         return self._staleness.percentile(0.50), self._staleness.percentile(0.95)
 
     def write(self, folder: RunFolder) -> None:
@@ -239,6 +253,7 @@ class Recorder:
 
     def state(self) -> dict[str, Any]:
         """Everything recorded so far: nested dicts of numpy arrays."""
+        self._count_ages()
         return {
             "metrics": self._metrics.columns(),
             "episodes": self._episodes.columns(),
@@ -252,6 +267,7 @@ class Recorder:
         self._metrics.load(state["metrics"])
         self._episodes.load(state["episodes"])
         self._timeline.load(state["timeline"])
+        self._new_ages, self._n_new_ages = [], 0
         self._staleness.counts = np.array(state["staleness"], dtype=np.int64)
         self._staleness_since_row.counts = np.array(state["staleness_since_row"], dtype=np.int64)
         columns = self._metrics.columns()

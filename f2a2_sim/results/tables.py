@@ -219,14 +219,10 @@ TIMELINE = TableSchema(
     (
         _count("agent", "Number of the agent."),
         Column("kind", "text", "", "act, learn, send, receive, off or wait."),
-        _real("start_s", "s", "Simulated time of its start; of a receive: when the message was sent."),
-        _real(
-            "end_s",
-            "s",
-            "Simulated time of its end; of a send: when its last bit left; of a receive: arrival.",
-        ),
-        _count("peer", "The other agent of a send or receive; -1 if none or many."),
-        _count("size_bytes", "Size of the message of a send or receive.", "bytes"),
+        _real("start_s", "s", "Simulated time of its start; of a receive: of its arrival."),
+        _real("end_s", "s", "Simulated time of its end; of a send: when its last bit left."),
+        _count("peer", "The other agent of a send or receive; -1 if none."),
+        _count("size_bytes", "Size of the message of a send.", "bytes"),
     ),
 )
 

@@ -227,8 +227,6 @@ def record_timeline(recorder: Recorder, agents: int, period_s: float, rng: np.ra
             if step % 4 == 3 and step > 12:
                 done = end + 0.004 * (1 + agent % 3)
                 recorder.event(agent, "learn", end, done)
-                sent = done + 0.0015
-                recorder.event(agent, "send", done, sent, size_bytes=150_000)
                 free[agent] = done
                 for peer in ((agent - 1) % agents, (agent + 1) % agents):
                     if rng.random() > 0.1:

@@ -133,7 +133,7 @@ def test_ages_at_the_edges() -> None:
     assert math.isnan(histogram.percentile(0.5))
     histogram.add(np.zeros(3))
     assert histogram.percentile(0.95) == 0.0
-    histogram.add(np.array([1e30]), np.array([100]))
+    histogram.add(np.full(100, 1e30))
     assert histogram.percentile(0.5) == pytest.approx(1e7, rel=0.02)
     assert int(histogram.counts.sum()) == 103
 

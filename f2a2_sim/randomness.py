@@ -26,6 +26,7 @@ _WEYL_1 = 0xBB67AE85
 _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
 _ROUNDS = 10
+_CHUNK = 4096  # counters at once: the work arrays stay in the cache
 
 
 def philox4x32(counter: tuple[_U32, _U32, _U32, _U32], key: tuple[int, int]) -> tuple[_U32, _U32, _U32, _U32]:
@@ -84,6 +85,23 @@ class StreamFamily:
         u = self.uniform(ids, 2 * draws)
         radius = np.sqrt(-2.0 * np.log1p(-u[:, 0::2]))
         return np.asarray(radius * np.cos(2.0 * np.pi * u[:, 1::2]))
+
+    def words(self, ids: IntArray, first_block: IntArray, blocks: int) -> NDArray[np.uint32]:
+        """Random 32-bit words of each stream by their place: uint32 ``[len(ids), 4 * blocks]``.
+
+        Block b of a stream is its words 4b to 4b + 3; ``first_block`` is int64 ``[len(ids)]``. Nothing is
+        advanced, so the caller keeps the places. The blocks are those that the drawing methods use up:
+        read a purpose in one of the two ways only.
+        """
+        index = (first_block[:, None] + np.arange(blocks, dtype=np.int64)).reshape(-1).astype(np.uint64)
+        high = np.repeat(np.asarray(ids, dtype=np.int64).astype(np.uint64), blocks)
+        words = np.empty((index.size, 4), dtype=np.uint32)
+        for low in range(0, index.size, _CHUNK):
+            part = slice(low, low + _CHUNK)
+            counter = (index[part] & _LOW, index[part] >> _SHIFT, high[part] & _LOW, high[part] >> _SHIFT)
+            for column, word in enumerate(philox4x32(counter, self._key)):
+                words[part, column] = word
+        return words.reshape(len(ids), 4 * blocks)
 
     def state(self) -> dict[str, Any]:
         """Counters as plain data, for a checkpoint."""

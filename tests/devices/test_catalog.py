@@ -140,3 +140,8 @@ def test_a_custom_profile_names_its_unknown_base() -> None:
         UnknownDeviceError, match="'mine', based_on: unknown device 'a101'; did you mean 'a100'"
     ):
         device_profile("mine", {"mine": CustomProfile(based_on="a101")})
+
+
+def test_a_changed_figure_does_not_keep_the_citation_of_the_old() -> None:
+    mine = device_profile("mine", {"mine": CustomProfile(based_on="h100", idle_power_w=50)})
+    assert set(mine.sources) == set(device_profile("h100").sources) - {"idle_power_w"}

@@ -148,9 +148,10 @@ def test_state_round_trip() -> None:
     meter = EnergyMeter(pair_of_devices(100.0), np.array([True, True]))
     meter.start_work(0, 1.0)
     meter.switch_off(1, 2.0)
+    saved = meter.state()
+    meter.stop_work(0, 3.0)  # must not reach into what was saved
     resumed = EnergyMeter(pair_of_devices(100.0), np.array([False, False]))
-    resumed.load_state(meter.state())
-    meter.stop_work(0, 3.0)  # must not reach into the copy
+    resumed.load_state(saved)
     resumed.stop_work(0, 3.0)
     resumed.switch_on(1, 4.0)
     meter.switch_on(1, 4.0)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devices.energy import EnergyMeter
+from devices.energy import PowerModel
 from devices.spec import DeviceProfile
 
-Profiles = Callable[..., DeviceProfile]
-
 IDLE_W, ACTIVE_W = (2.0, 0.5), (5.0, 3.0)
+Seconds = st.floats(0.0, 1e6)
 
 
 def pair_of_devices(battery_j: float | None = None) -> list[DeviceProfile]:
@@ -29,139 +27,40 @@ def pair_of_devices(battery_j: float | None = None) -> list[DeviceProfile]:
     ]  # fmt: skip
 
 
-def test_idle_busy_and_off_draw_what_they_should() -> None:
-    meter = EnergyMeter(pair_of_devices(), np.array([True, False]))
-    both = np.array([0, 1])
-    assert meter.energy_j(10.0).tolist() == [20.0, 0.0]  # idle at 2 W; off
-    meter.switch_on(1, 10.0)
-    meter.start_work(both, 12.0)
-    assert meter.energy_j(14.0).tolist() == [24.0 + 10.0, 1.0 + 6.0]  # work under way counts
-    meter.stop_work(0, 15.0)
-    meter.switch_off(1, 15.0)  # stops its work
-    assert meter.energy_j(20.0).tolist() == [24.0 + 15.0 + 10.0, 1.0 + 9.0]
-    assert meter.on_time_s(20.0).tolist() == [20.0, 5.0]
-    assert meter.busy_time_s(20.0).tolist() == [3.0, 3.0]
+def test_idle_and_busy_draw_what_they_should() -> None:
+    power = PowerModel(pair_of_devices())
+    assert power.energy_j(np.array([10.0, 0.0]), np.zeros(2)).tolist() == [20.0, 0.0]
+    assert power.energy_j(np.array([10.0, 5.0]), np.array([4.0, 5.0])).tolist() == [32.0, 15.0]
 
 
-def test_switching_off_twice_changes_nothing() -> None:
-    meter = EnergyMeter(pair_of_devices(), np.array([True, True]))
-    meter.switch_off(0, 3.0)
-    meter.switch_off(np.array([0, 1]), 4.0)
-    assert meter.on_time_s(9.0).tolist() == [3.0, 4.0]
+@given(st.lists(st.tuples(Seconds, st.floats(0.0, 1.0)), min_size=1, max_size=30))
+def test_energy_of_the_pieces_is_energy_of_the_whole(pieces: list[tuple[float, float]]) -> None:
+    power = PowerModel(pair_of_devices())
+    on = np.array([[on_s, on_s] for on_s, _ in pieces])
+    busy = np.array([[on_s * share, on_s * share] for on_s, share in pieces])
+    summed = sum(power.energy_j(o, b) for o, b in zip(on, busy, strict=True))
+    np.testing.assert_allclose(summed, power.energy_j(on.sum(0), busy.sum(0)), rtol=1e-9)
 
 
-@given(
-    st.lists(
-        st.tuples(st.floats(0.0, 100.0), st.sampled_from(["on", "off", "start", "stop"]), st.integers(0, 1)),
-        max_size=60,
-    )
-)
-def test_energy_is_conserved(events: list[tuple[float, str, int]]) -> None:
-    """energy = idle_w * on_time + (active - idle) * busy_time, both times summed piece by piece."""
-    meter = EnergyMeter(pair_of_devices(), np.array([True, True]))
-    on, busy = [True, True], [False, False]
-    on_s, busy_s, energy = np.zeros(2), np.zeros(2), np.zeros(2)
-    now_s = 0.0
-    for wait_s, action, device in events:
-        for i in range(2):
-            on_s[i] += wait_s * on[i]
-            busy_s[i] += wait_s * busy[i]
-            energy[i] += wait_s * (ACTIVE_W[i] if busy[i] else IDLE_W[i] if on[i] else 0.0)
-        now_s += wait_s
-        if action == "on" and not on[device]:
-            meter.switch_on(device, now_s)
-            on[device] = True
-        elif action == "off" and on[device]:
-            meter.switch_off(device, now_s)
-            on[device] = busy[device] = False
-        elif action == "start" and on[device] and not busy[device]:
-            meter.start_work(np.array([device]), now_s)
-            busy[device] = True
-        elif action == "stop":
-            meter.stop_work(device, now_s)
-            busy[device] = False
-    assert meter.on_time_s(now_s) == pytest.approx(on_s, rel=1e-9, abs=1e-9)
-    assert meter.busy_time_s(now_s) == pytest.approx(busy_s, rel=1e-9, abs=1e-9)
-    assert meter.energy_j(now_s) == pytest.approx(energy, rel=1e-9, abs=1e-9)
-    extra_w = np.array(ACTIVE_W) - np.array(IDLE_W)
-    assert meter.energy_j(now_s) == pytest.approx(
-        np.array(IDLE_W) * on_s + extra_w * busy_s, rel=1e-9, abs=1e-9
-    )
+def test_mains_power_never_runs_out() -> None:
+    power = PowerModel(pair_of_devices())
+    assert not power.has_battery.any()
+    assert power.remaining_j(np.full(2, 1e9), np.zeros(2)).tolist() == [math.inf, math.inf]
+    assert power.lasts_s(0, 1e9, 0.0, busy=True) == math.inf
 
 
-@given(
-    battery_j=st.floats(1.0, 1e5),
-    idle_s=st.floats(0.0, 100.0),
-    busy_s=st.floats(0.0, 100.0),
-    busy_next=st.booleans(),
-    under_way=st.booleans(),
-)
-def test_battery_is_empty_when_foretold(
-    battery_j: float, idle_s: float, busy_s: float, busy_next: bool, under_way: bool
-) -> None:
-    meter = EnergyMeter(pair_of_devices(battery_j), np.array([True, True]))
-    now_s = idle_s + busy_s
-    meter.start_work(0, idle_s)
-    if not (under_way and busy_next):
-        meter.stop_work(0, now_s)
-    used_j = IDLE_W[0] * idle_s + ACTIVE_W[0] * busy_s
-    empty_s = meter.empties_at_s(0, now_s, busy=busy_next)
-    watts = ACTIVE_W[0] if busy_next else IDLE_W[0]
-    assert empty_s == pytest.approx(now_s + max(battery_j - used_j, 0.0) / watts, rel=1e-9)
-    if busy_next and not under_way:
-        meter.start_work(0, now_s)
-    if used_j < battery_j:
-        assert meter.remaining_j(empty_s)[0] == pytest.approx(0.0, abs=1e-6 * battery_j)
-        earlier_s = now_s + 0.5 * (empty_s - now_s)
-        assert meter.remaining_j(earlier_s)[0] == pytest.approx(watts * (empty_s - earlier_s), rel=1e-6)
+@pytest.mark.parametrize("busy", [False, True])
+@given(on_s=st.floats(0.0, 10.0), share=st.floats(0.0, 1.0))
+def test_a_battery_is_empty_when_it_is_said_to_be(busy: bool, on_s: float, share: float) -> None:
+    power = PowerModel(pair_of_devices(battery_j=100.0))
+    lasts_s = power.lasts_s(0, on_s, share * on_s, busy)
+    then_on = np.array([on_s + lasts_s, 0.0])
+    then_busy = np.array([share * on_s + (lasts_s if busy else 0.0), 0.0])
+    assert power.remaining_j(then_on, then_busy)[0] == pytest.approx(0.0, abs=1e-9)
+    assert power.remaining_j(then_on, then_busy)[1] == 100.0
 
 
-def test_what_never_empties(profile: Profiles) -> None:
-    devices = [
-        profile(),
-        profile(battery_j=10.0),
-        profile(battery_j=10.0, idle_power_w=0.0),
-    ]
-    meter = EnergyMeter(devices, np.array([True, False, True]))
-    assert meter.has_battery.tolist() == [False, True, True]
-    assert [meter.empties_at_s(i, 1.0, busy=False) for i in range(3)] == [math.inf] * 3
-    assert meter.empties_at_s(2, 1.0, busy=True) == 3.0
-    assert meter.remaining_j(1.0).tolist() == [math.inf, 10.0, 10.0]
-
-
-def test_a_battery_does_not_go_below_empty(profile: Profiles) -> None:
-    meter = EnergyMeter([profile(battery_j=10.0)], np.array([True]))
-    assert meter.empties_at_s(0, 0.0, busy=False) == 5.0
-    assert meter.remaining_j(50.0).tolist() == [0.0]
-    assert meter.empties_at_s(0, 50.0, busy=False) == 50.0
-
-
-@pytest.mark.parametrize("device", [0, 1])
-def test_only_an_idle_device_that_is_on_can_start(device: int) -> None:
-    meter = EnergyMeter(pair_of_devices(), np.array([True, False]))
-    meter.start_work(0, 0.0)
-    with pytest.raises(ValueError, match="on and idle"):
-        meter.start_work(device, 1.0)
-
-
-def test_state_round_trip() -> None:
-    meter = EnergyMeter(pair_of_devices(100.0), np.array([True, True]))
-    meter.start_work(0, 1.0)
-    meter.switch_off(1, 2.0)
-    saved = meter.state()
-    meter.stop_work(0, 3.0)  # must not reach into what was saved
-    resumed = EnergyMeter(pair_of_devices(100.0), np.array([False, False]))
-    resumed.load_state(saved)
-    resumed.stop_work(0, 3.0)
-    resumed.switch_on(1, 4.0)
-    meter.switch_on(1, 4.0)
-    assert resumed.energy_j(7.0).tolist() == meter.energy_j(7.0).tolist()
-    assert {key: value.tolist() for key, value in resumed.state().items()} == {
-        key: value.tolist() for key, value in meter.state().items()
-    }
-
-
-def test_state_of_other_devices_is_refused(profile: Profiles) -> None:
-    state = EnergyMeter(pair_of_devices(), np.array([True, True])).state()
-    with pytest.raises(ValueError, match="is of 2 devices, this meter of 1"):
-        EnergyMeter([profile()], np.array([True])).load_state(state)
+def test_an_empty_battery_stays_empty() -> None:
+    power = PowerModel(pair_of_devices(battery_j=10.0))
+    assert power.lasts_s(0, 6.0, 0.0, busy=False) == 0.0
+    assert power.remaining_j(np.array([6.0, 0.0]), np.zeros(2))[0] == 0.0

@@ -136,6 +136,11 @@ class ComputeUnits:
                 total[agent] += now_s - self._start_s[agent]
         return total
 
+    def busy_time_s(self, agent: int, now_s: float) -> float:
+        """Seconds that one device has spent on work of either kind, up to now."""
+        total = self._busy_s[ACT][agent] + self._busy_s[LEARN][agent]
+        return total + (now_s - self._start_s[agent] if self.is_busy(agent) else 0.0)
+
     def _start(self, agent: int, kind: int, token: int, now_s: float, duration_s: float) -> Run:
         finish_s = now_s + duration_s
         self._kind[agent] = kind

@@ -24,7 +24,6 @@ IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
 _HEADER_BYTES = 128
-_ROWS_PER_BLOCK = 8
 
 
 class ConsensusGroup:
@@ -36,11 +35,12 @@ class ConsensusGroup:
     """
 
     def __init__(
-        self, config: ConsensusConfig, trained: Tensor, degrees: IntArray, fixed_graph: bool
+        self, config: ConsensusConfig, learner: Learner, degrees: IntArray, fixed_graph: bool
     ) -> None:
+        trained = learner.shared_parameters()
         count, width = trained.shape
         self._config = config
-        self._trained = trained
+        self._learner = learner
         self._fixed_graph = fixed_graph
         self._scheme = _make_scheme(config, learner, degrees)
         dtype = torch.float64 if config.scheme == "push_sum" else trained.dtype
@@ -59,6 +59,11 @@ class ConsensusGroup:
         return self._scheme
 
     @property
+    def is_full(self) -> bool:
+        """Whether the next publication has to reclaim storage, and so must be told what is in flight."""
+        return self._pool.free_rows == 0
+
+    @property
     def changes_parameters(self) -> bool:
         """Whether combining writes into the agents' parameters."""
         return self._scheme.changes_parameters
@@ -66,8 +71,8 @@ class ConsensusGroup:
     def publish(self, agents: IntArray, degrees: IntArray, rounds: IntArray, in_flight: IntArray) -> IntArray:
         """Make a message of each agent's present copy; returns versions ``[b]``.
 
-        ``degrees`` counts each sender's present neighbours; ``in_flight`` are versions that the carrier
-        still holds, needed when storage has to be reclaimed.
+        ``degrees`` counts each sender's present neighbours; ``in_flight`` are the versions that the carrier
+        still holds; they are needed when storage has to be reclaimed.
         """
         self.flush()
         if self._pool.free_rows < len(agents):
@@ -131,16 +136,6 @@ class ConsensusGroup:
     def restart(self, agent: int) -> None:
         """Begin anew from the agent's present parameters."""
         self._scheme.restart(agent)
-
-    def disagreement(self) -> float:
-        """Mean Euclidean distance of the agents' copies from their mean."""
-        self.flush()
-        trained = self._learner.shared_parameters()
-        mean = trained.mean(0)
-        total = 0.0
-        for start in range(0, trained.shape[0], _ROWS_PER_BLOCK):
-            total += float((trained[start : start + _ROWS_PER_BLOCK] - mean).norm(dim=1).sum())
-        return total / trained.shape[0]
 
     def state(self) -> dict[str, Any]:
         copies = [step.copies for step in self._pending.values()]

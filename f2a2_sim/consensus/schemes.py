@@ -99,7 +99,9 @@ class PrimalDual:
         self._learner.take_consensus(np.array([step.agent for step in batch]), means)
 
     def restart(self, agent: int) -> None:
-        """Nothing to do: the learner's own reset starts w and lambda anew."""
+        """w is the present w~, and lambda stays 0 as the learner's reset left it."""
+        index = np.array([agent])
+        self._learner.take_consensus(index, self._learner.shared_parameters()[torch.from_numpy(index)])
 
     def referenced_versions(self) -> IntArray:
         return _NOTHING

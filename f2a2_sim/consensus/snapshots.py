@@ -78,8 +78,9 @@ class SnapshotPool:
         return self._round_of_version[versions]
 
     def retain(self, versions: IntArray) -> None:
-        """Release every row except those of ``versions`` (repeats and negative numbers are ignored)."""
-        wanted = np.unique(versions[versions >= 0])
+        """Release every row except those of ``versions`` (repeats and unknown numbers are ignored)."""
+        wanted = np.unique(versions[(versions >= 0) & (versions < self._next_version)])
+        wanted = wanted[self._row_of_version[wanted] >= 0]
         keep = self._row_of_version[wanted]
         alive = self._alive_versions()
         dead = alive[~np.isin(alive, wanted, assume_unique=True)]

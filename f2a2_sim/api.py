@@ -1,0 +1,282 @@
+"""Running scenarios from Python: what the command line does, as functions that return results.
+
+    from f2a2_sim import load_scenario, run
+    result = run(load_scenario("magent_256", ["duration.episodes=2"]))
+    print(result.summary.return_mean_per_agent, result.folder)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+
+from f2a2_sim.errors import UsageError
+from f2a2_sim.results.folder import RunFolder
+from f2a2_sim.results.progress import Progress, make_progress
+from f2a2_sim.results.recorder import Recorder, RowListener
+from f2a2_sim.results.report import write_report
+from f2a2_sim.results.summary import Baseline, Summary, build_summary
+from f2a2_sim.results.tables import DEVICES, LINKS, METRICS, Columns
+from f2a2_sim.results.tensorboard import TensorBoard
+from f2a2_sim.scenario.check import check_scenario
+from f2a2_sim.scenario.load import dump_scenario, load_scenario
+from f2a2_sim.scenario.schema import Scenario
+from f2a2_sim.simulator.baseline import measure_random_policy
+from f2a2_sim.simulator.build import build
+from f2a2_sim.simulator.checkpoint import (
+    find_checkpoint,
+    list_checkpoints,
+    read_checkpoint,
+    write_checkpoint,
+)
+from f2a2_sim.simulator.simulation import Simulation
+from f2a2_sim.simulator.stopwatch import Stopwatch
+
+_EVENTS_BETWEEN_LOOKS = 64
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left behind; ``status`` is "finished" or "interrupted"."""
+
+    folder: Path
+    summary: Summary
+
+    @property
+    def status(self) -> str:
+        return self.summary.status
+
+    def metrics(self) -> Columns:
+        """Columns of ``metrics.parquet``."""
+        return RunFolder.open(self.folder).read_table(METRICS)
+
+
+def run(
+    scenario: Scenario,
+    out: Path | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    progress: bool = False,
+) -> RunResult:
+    """Run a scenario into a new folder (``out``, or ``runs/<name>-<time>``).
+
+    ``device`` is where learning is computed (cpu or cuda), ``threads`` how many cores it may use.
+    Raises ScenarioError for what cannot be run, before anything is written, and RunError if the run has
+    to stop. An interruption (SIGINT, SIGTERM) saves a checkpoint and returns with status "interrupted".
+    """
+    torch_device = _prepare(device, threads)
+    check_scenario(scenario)
+    folder = RunFolder.create(scenario.name, out)
+    with folder.lock():
+        folder.write_scenario(dump_scenario(scenario))
+        return _Session(scenario, folder, torch_device, progress).run_new()
+
+
+def resume(
+    run_dir: Path,
+    device: str = "cpu",
+    threads: int | None = None,
+    progress: bool = False,
+    checkpoint: int | None = None,
+) -> RunResult:
+    """Go on with a run that was interrupted or killed, from its newest checkpoint (or that number).
+
+    On the same machine with the same number of threads, what it ends with equals, bit for bit, what it
+    would have ended with undisturbed. Raises CheckpointError for a checkpoint that is damaged or foreign.
+    """
+    torch_device = _prepare(device, threads)
+    folder = RunFolder.open(run_dir)
+    scenario = load_scenario(folder.scenario_file)
+    with folder.lock():
+        return _Session(scenario, folder, torch_device, progress).run_on(checkpoint)
+
+
+def _prepare(device: str, threads: int | None) -> torch.device:
+    if device not in ("cpu", "cuda"):
+        raise UsageError(f"--device {device}: expected cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            "--device cuda: torch finds no CUDA device here. Use --device cpu, or install a CUDA build of torch"
+        )
+    if threads is not None:
+        if threads < 1:
+            raise UsageError(f"--threads {threads}: expected at least 1")
+        torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    return torch.device(device)
+
+
+def run_identity(scenario: Scenario) -> str:
+    """A fingerprint of everything that a run's results depend on; two runs with one fingerprint are equal."""
+    fields = scenario.model_dump(mode="json", exclude={"duration", "checkpoint"})
+    return hashlib.sha256(repr(sorted(_flatten(fields))).encode()).hexdigest()[:32]
+
+
+def _flatten(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _flatten(item, f"{path}.{key}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _flatten(item, f"{path}[{index}]")
+    else:
+        yield path, repr(value)
+
+
+class _Session:
+    """One process's share of a run: from its start, or a checkpoint, to its end or an interruption."""
+
+    def __init__(self, scenario: Scenario, folder: RunFolder, device: torch.device, progress: bool) -> None:
+        self._scenario = scenario
+        self._folder = folder
+        self._device = device
+        self._run_id = run_identity(scenario)
+        self._baseline: Baseline | None = None
+        self._display: Progress = make_progress(scenario, folder, enabled=progress)
+        self._next_checkpoint = 1
+        self._checkpointed_episode = -1
+
+    def run_new(self) -> RunResult:
+        with self._display:
+            self._display.on_event("measuring the random policy")
+            self._baseline = measure_random_policy(self._scenario)
+            simulation = self._simulation(purge_step=None)
+            simulation.start()
+            return self._go_on(simulation)
+
+    def run_on(self, number: int | None) -> RunResult:
+        checkpoint = find_checkpoint(self._folder, number)
+        with self._display:
+            self._display.on_event(f"reading {checkpoint.path}")
+            state = read_checkpoint(self._folder, checkpoint, self._run_id)
+            self._baseline = Baseline(**state["baseline"]) if state["baseline"] is not None else None
+            simulation = self._simulation(purge_step=int(state["simulation"]["world"]["env_steps"]))
+            simulation.load_state(state["simulation"])
+            self._next_checkpoint = list_checkpoints(self._folder)[-1].number + 1
+            self._checkpointed_episode = simulation.episode
+            self._log(simulation, f"resumed from {checkpoint.path.name}")
+            return self._go_on(simulation)
+
+    def _simulation(self, purge_step: int | None) -> Simulation:
+        record = self._scenario.record
+        listeners: list[RowListener] = [self._display]
+        if record.tensorboard:
+            listeners.append(TensorBoard(self._folder, purge_step))
+        recorder = Recorder(record.timeline_agents, record.timeline_events, listeners)
+        self._listeners = listeners
+        parts = build(self._scenario, self._device)
+        simulation: Simulation
+        simulation = Simulation(parts, recorder, Stopwatch(), lambda text: self._log(simulation, text))
+        self._display.baseline(self._baseline)
+        return simulation
+
+    def _go_on(self, simulation: Simulation) -> RunResult:
+        checkpoint = self._scenario.checkpoint
+        duration = self._scenario.duration
+        with _interruption() as interrupted:
+            saved_at = time.monotonic()
+            events = 0
+            while simulation.ended is None and not interrupted():
+                simulation.step()
+                events += 1
+                if events % _EVENTS_BETWEEN_LOOKS:
+                    continue
+                wall_s = simulation.stopwatch.total_s()
+                if duration.wall_time_s is not None and wall_s >= duration.wall_time_s:
+                    simulation.stop("the limit of wall time is reached")
+                due = (
+                    checkpoint.every_wall_s is not None
+                    and time.monotonic() - saved_at >= checkpoint.every_wall_s
+                ) or (
+                    checkpoint.every_episodes is not None
+                    and simulation.episode - self._checkpointed_episode >= checkpoint.every_episodes
+                )
+                if due and simulation.ended is None:
+                    self._save(simulation)
+                    saved_at = time.monotonic()
+            return self._finish(simulation)
+
+    def _save(self, simulation: Simulation) -> None:
+        state = {
+            "simulation": simulation.state(),
+            "baseline": None if self._baseline is None else self._baseline.model_dump(),
+        }
+        path = write_checkpoint(
+            self._folder, self._next_checkpoint, state, self._run_id, self._scenario.checkpoint.keep
+        )
+        self._next_checkpoint += 1
+        self._checkpointed_episode = simulation.episode
+        simulation.recorder.write(self._folder)
+        self._log(simulation, f"checkpoint {path.name}")
+
+    def _finish(self, simulation: Simulation) -> RunResult:
+        finished = simulation.ended is not None
+        self._log(simulation, simulation.ended if finished else "interrupted")
+        self._display.on_event("saving")
+        self._save(simulation)
+        devices = simulation.devices_table()
+        self._folder.write_table(DEVICES, devices)
+        if self._scenario.record.links:
+            self._folder.write_table(LINKS, simulation.links_table())
+        summary = build_summary(
+            scenario=self._scenario.name,
+            seed=self._scenario.seed,
+            agents=simulation.n_agents,
+            status="finished" if finished else "interrupted",
+            totals=simulation.metrics(),
+            metrics=simulation.recorder.metrics(),
+            episodes=simulation.recorder.episodes(),
+            devices=devices,
+            staleness_s=simulation.recorder.staleness_s(),
+            baseline=self._baseline,
+            peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        )
+        self._folder.write_summary(summary)
+        for listener in self._listeners:
+            if isinstance(listener, TensorBoard):
+                listener.close()
+        write_report(self._folder.path)
+        return RunResult(self._folder.path, summary)
+
+    def _log(self, simulation: Simulation, text: str | None) -> None:
+        line = f"{simulation.now_s:.6f} s  step {simulation.env_steps}  {text}\n"
+        with open(self._folder.log_file, "a", encoding="utf-8") as log:
+            log.write(line)
+        self._display.on_event(str(text))
+
+
+@contextmanager
+def _interruption() -> Iterator[Callable[[], bool]]:
+    """While inside, SIGINT and SIGTERM only set a flag; a second SIGINT gives up at once."""
+    asked = False
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked = True
+
+    old: dict[signal.Signals, Any] = {}
+    try:
+        for name in (signal.SIGINT, signal.SIGTERM):
+            old[name] = signal.signal(name, ask)
+    except ValueError:
+        # Not the main thread: signals are the caller's business.
+        old = {}
+    try:
+        yield lambda: asked
+    finally:
+        for name, handler in old.items():
+            signal.signal(name, handler)

@@ -1,0 +1,42 @@
+"""The random policy in the same world: what every figure of a run is held against."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from f2a2_sim.randomness import Streams
+from f2a2_sim.results.summary import Baseline
+from f2a2_sim.scenario.schema import Scenario
+from f2a2_sim.simulator.build import build_world
+
+_COUNTED = ("hits", "kills", "deaths")
+
+
+def measure_random_policy(scenario: Scenario) -> Baseline | None:
+    """Play ``record.baseline_episodes`` episodes with uniformly random actions; None for zero episodes."""
+    episodes = scenario.record.baseline_episodes
+    if episodes == 0:
+        return None
+    world = build_world(scenario)
+    streams = Streams(scenario.seed, dense_ids=len(world.agents))
+    choice = streams.family("baseline")
+    every = np.arange(len(world.agents))
+    n_actions = np.array([agent.n_actions for agent in world.agents])
+    returns: list[float] = []
+    counts: dict[str, list[float]] = {name: [] for name in _COUNTED}
+    wins: list[float] = []
+    for episode in range(episodes):
+        step = world.reset(streams.seed_for("baseline", episode))
+        total = np.zeros(len(world.agents))
+        seen = dict.fromkeys(_COUNTED, 0.0)
+        while not step.done:
+            step = world.step(choice.integers(every, n_actions)[:, 0])
+            total += step.rewards
+            for name in _COUNTED:
+                seen[name] += step.counts.get(name, np.nan)
+        returns.append(float(total.mean()))
+        wins.append(float(world.episode_summary().get("win", np.nan)))
+        for name in _COUNTED:
+            counts[name].append(seen[name])
+    means = {name: float(np.mean(values)) for name, values in counts.items()}
+    return Baseline(episodes=episodes, return_mean_per_agent=float(np.mean(returns)), win=float(np.mean(wins)), **means)

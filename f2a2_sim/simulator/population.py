@@ -1,0 +1,215 @@
+"""All agents of a run: fleets of equal shapes, and the consensus within each.
+
+Agents are numbered 0 .. n-1 over the whole run; a fleet knows its own rows only. Everything here takes
+agents and hands the work to their fleets. Agents of different shapes cannot average their parameters,
+so consensus messages between fleets are not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from devices.compute import Work
+from f2a2_sim.consensus.group import ConsensusGroup
+from f2a2_sim.learners.base import Learner
+from f2a2_sim.randomness import Streams
+from f2a2_sim.worlds.base import Observations
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+STATISTICS = ("entropy", "q_mean", "td_abs", "critic_loss")
+
+
+@dataclass
+class Fleet:
+    """Agents ``ids`` (rows in that order), their learner, and their consensus unless the scheme is none."""
+
+    ids: IntArray
+    learner: Learner
+    consensus: ConsensusGroup | None
+    act_work: Work
+    update_work: Work
+
+
+class Population:
+    """Agents by number; ``rows`` inside, agents outside."""
+
+    def __init__(self, fleets: list[Fleet], initial_seeds: list[int], streams: Streams) -> None:
+        self.fleets = fleets
+        self.n_agents = sum(len(fleet.ids) for fleet in fleets)
+        self._initial_seeds = initial_seeds
+        self._exploration = streams.family("exploration")
+        self._replay = streams.family("replay")
+        self._fleet_of = np.empty(self.n_agents, dtype=np.int64)
+        self._row_of = np.empty(self.n_agents, dtype=np.int64)
+        for index, fleet in enumerate(fleets):
+            self._fleet_of[fleet.ids] = index
+            self._row_of[fleet.ids] = np.arange(len(fleet.ids))
+        self._observations: list[NDArray[np.float32]] = []
+        self._acted_on = [np.zeros((len(f.ids), 0), dtype=np.float32) for f in fleets]
+        self._logits = [np.zeros((len(f.ids), 0), dtype=np.float32) for f in fleets]
+        self.actions = np.zeros(self.n_agents, dtype=np.int64)
+
+    def split(self, agents: IntArray) -> Iterator[tuple[Fleet, IntArray, IntArray]]:
+        """Each fleet concerned, with its rows and with the positions in ``agents`` that they come from."""
+        if len(self.fleets) == 1:
+            yield self.fleets[0], self._row_of[agents], np.arange(len(agents))
+            return
+        for index in np.unique(self._fleet_of[agents]).tolist():
+            positions = np.flatnonzero(self._fleet_of[agents] == index)
+            yield self.fleets[index], self._row_of[agents[positions]], positions
+
+    def fleet_of(self, agent: int) -> tuple[Fleet, int]:
+        return self.fleets[int(self._fleet_of[agent])], int(self._row_of[agent])
+
+    def rows_in(self, fleet: Fleet, agents: IntArray) -> IntArray:
+        """Rows of those of ``agents`` that belong to ``fleet``."""
+        return self._row_of[agents[self._fleet_of[agents] == self._fleet_of[fleet.ids[0]]]]
+
+    def observe(self, observations: Observations) -> None:
+        """Hand every agent what it sees now."""
+        if isinstance(observations, list):
+            self._observations = [np.stack([observations[i] for i in f.ids.tolist()]) for f in self.fleets]
+        elif len(self.fleets) == 1:
+            self._observations = [observations.copy()]
+        else:
+            self._observations = [observations[fleet.ids] for fleet in self.fleets]
+
+    def act(self, agents: IntArray) -> None:
+        """Choose an action for each of ``agents`` from what it sees now; see ``actions``."""
+        uniforms = self._exploration.uniform(agents)[:, 0]
+        for fleet, rows, positions in self.split(agents):
+            index = int(self._fleet_of[fleet.ids[0]])
+            seen = self._observations[index]
+            actions, logits = fleet.learner.act(rows, seen[rows], uniforms[positions])
+            self.actions[agents[positions]] = actions
+            if self._acted_on[index].shape != seen.shape:
+                self._acted_on[index] = np.zeros_like(seen)
+                self._logits[index] = np.zeros((seen.shape[0], logits.shape[1]), dtype=np.float32)
+            self._acted_on[index][rows] = seen[rows]
+            self._logits[index][rows] = logits
+
+    def remember(self, agents: IntArray, rewards: NDArray[np.float32], terminal: BoolArray) -> None:
+        """Store the transition from what each of ``agents`` acted on to what it sees now."""
+        for fleet, rows, positions in self.split(agents):
+            index = int(self._fleet_of[fleet.ids[0]])
+            own = agents[positions]
+            fleet.learner.remember(
+                rows,
+                self._acted_on[index][rows],
+                self.actions[own],
+                self._logits[index][rows],
+                rewards[own],
+                self._observations[index][rows],
+                terminal[own],
+            )
+
+    def can_update(self, agents: IntArray) -> BoolArray:
+        able = np.zeros(len(agents), dtype=np.bool_)
+        for fleet, rows, positions in self.split(agents):
+            able[positions] = fleet.learner.can_update(rows)
+        return able
+
+    def update(self, agents: IntArray) -> dict[str, float]:
+        """One update of each of ``agents``; returns sums of their statistics."""
+        sums = dict.fromkeys(STATISTICS, 0.0)
+        for fleet, rows, positions in self.split(agents):
+            uniforms = self._replay.uniform(agents[positions], fleet.learner.draws_per_update)
+            values = fleet.learner.update(rows, fleet.learner.draw_batch(rows, uniforms))
+            for name in STATISTICS:
+                sums[name] += float(values[name].sum())
+        return sums
+
+    def deliver(
+        self, receivers: IntArray, senders: IntArray, versions: IntArray, sent_s: FloatArray
+    ) -> None:
+        """Put arrived messages into mailboxes; those between fleets of different shapes are of no use."""
+        for fleet, _, positions in self.split(receivers):
+            own = positions[self._fleet_of[senders[positions]] == self._fleet_of[fleet.ids[0]]]
+            if fleet.consensus is not None:
+                fleet.consensus.deliver(
+                    self._row_of[receivers[own]], self._row_of[senders[own]], versions[own], sent_s[own]
+                )
+
+    def crash(self, agent: int) -> None:
+        """The agent loses its memory, and starts from the copy it last published, or from the beginning."""
+        fleet, row = self.fleet_of(agent)
+        only = np.array([row])
+        copy = fleet.consensus.crash(row) if fleet.consensus is not None else None
+        published = None if copy is None else copy.clone()
+        fleet.learner.reset(only, [self._initial_seeds[agent]])
+        if published is not None:
+            fleet.learner.adopt(only, published.unsqueeze(0))
+        if fleet.consensus is not None:
+            fleet.consensus.restart(row)
+
+    def settle(self) -> None:
+        """Carry out consensus steps that were put off."""
+        for fleet in self.fleets:
+            if fleet.consensus is not None:
+                fleet.consensus.flush()
+
+    def settle_before_reading(self) -> None:
+        """Carry out put-off consensus steps if they change parameters (or are read by learning)."""
+        for fleet in self.fleets:
+            if fleet.consensus is not None and fleet.consensus.changes_parameters:
+                fleet.consensus.flush()
+
+    def disagreement(self) -> float:
+        """Mean distance of agents' shared parameters from their fleet's mean; NaN without consensus."""
+        sizes = [len(f.ids) for f in self.fleets]
+        values = [fleet_disagreement(f) for f in self.fleets]
+        return float(np.average(values, weights=sizes))
+
+    def dual_norm(self) -> float:
+        """Mean norm of the duals."""
+        self.settle()
+        norms = [f.learner.dual_norm(np.arange(len(f.ids))) for f in self.fleets]
+        return float(np.concatenate(norms).mean())
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "fleets": [
+                {
+                    "learner": fleet.learner.state(),
+                    "consensus": None if fleet.consensus is None else fleet.consensus.state(),
+                }
+                for fleet in self.fleets
+            ],
+            "observations": list(self._observations),
+            "acted_on": list(self._acted_on),
+            "logits": list(self._logits),
+            "actions": self.actions,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        for fleet, saved in zip(self.fleets, state["fleets"], strict=True):
+            fleet.learner.load_state(saved["learner"])
+            if fleet.consensus is not None:
+                fleet.consensus.load_state(saved["consensus"])
+        self._observations = [np.array(a) for a in state["observations"]]
+        self._acted_on = [np.array(a) for a in state["acted_on"]]
+        self._logits = [np.array(a) for a in state["logits"]]
+        self.actions[...] = state["actions"]
+
+
+_ROWS_PER_BLOCK = 8
+
+
+def fleet_disagreement(fleet: Fleet) -> float:
+    """Mean Euclidean distance of the agents' shared parameters from their mean."""
+    if fleet.consensus is not None:
+        fleet.consensus.flush()
+    shared = fleet.learner.shared_parameters()
+    mean = shared.mean(0)
+    total = 0.0
+    for start in range(0, shared.shape[0], _ROWS_PER_BLOCK):
+        total += float((shared[start : start + _ROWS_PER_BLOCK] - mean).norm(dim=1).sum())
+    return total / shared.shape[0]

@@ -1,4 +1,4 @@
-"""The simulated carrier: takes broadcasts, decides what becomes of each message, and hands over what arrives."""
+"""The simulated carrier: takes broadcasts, decides what becomes of each message, hands over what arrives."""
 
 from __future__ import annotations
 
@@ -8,35 +8,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from network.errors import LinkError
+from network.groups import LinkGroups
 from network.inflight import Flight, InFlight
 from network.links import DuplicationModel, LatencyModel
 from network.loss import LossModel
 from network.messages import Deliveries, Fate, MessageCounts, Sends
 from network.partitions import Partitions
-from network.registry import LinkRegistry
-from network.spec import LinkSpec, PartitionSpec, RingPlusRandomTopology, TopologySpec
+from network.spec import LinkSpec, PartitionSpec, TopologySpec
 from network.streams import Bools, Floats, Ints, StreamSource, padded
-from network.topology import Graph, build_graph
+from network.topology import Graph
 from network.totals import DUPLICATED, SENT, LinkTotals
 from network.transmit import Load, Transmitters
+from network.wiring import Batch, Wiring
 
 _STATE_VERSION = 1
-_MAX_PREFETCH = 32
-_NOTHING = Deliveries(*(np.zeros(0, dtype=np.int64) for _ in range(3)), *(np.zeros(0) for _ in range(2)))
-
-
-class _Batch(NamedTuple):
-    """Every link of some senders, in their order: arrays ``[m]``."""
-
-    sender: Ints
-    receiver: Ints
-    slot: Ints
-    rank: Ints
-    degree: Ints
-    """Number of links of each sender."""
-    extra_latency_s: Floats | None
-    parts: list[tuple[int, Ints | None]]
-    """Groups of links with one spec, and which messages are theirs (None: all)."""
+_NO_INTS: Ints = np.zeros(0, dtype=np.int64)
+_NO_FLOATS: Floats = np.zeros(0)
+_NOTHING = Deliveries(_NO_INTS, _NO_INTS, _NO_INTS, _NO_FLOATS, _NO_FLOATS)
 
 
 class _Air(NamedTuple):
@@ -70,132 +58,59 @@ class SimulatedCarrier:
     ) -> None:
         """``links``: the spec of every sender's outgoing links, or one for all.
 
-        ``link_overrides``: other specs for single links (sender, receiver); uplink and queue stay the sender's.
+        ``link_overrides``: specs of single links (sender, receiver); uplink and queue stay the sender's.
         ``max_age_s``: messages that arrive older than this are counted as expired. ``streams`` must offer
         the purposes loss, latency, duplication, topology and partition, used by nobody else.
         Raises LinkError or TopologyError for what cannot exist.
         """
-        per_sender = [links] * n_agents if isinstance(links, LinkSpec) else list(links)
-        if len(per_sender) != n_agents:
-            raise LinkError("links", len(per_sender), f"one link spec for each of {n_agents} agents", "add or drop some")
-        overrides = dict(link_overrides or {})
-        for (sender, receiver), spec in overrides.items():
-            _check_override(sender, receiver, spec, n_agents, per_sender)
+        groups = LinkGroups(n_agents, links, link_overrides)
         self.n_agents = n_agents
         self.counts = MessageCounts()
-        self._topology = topology
-        self._streams = streams
+        self._groups = groups
         self._max_age_s = max_age_s
         self._now_s = -np.inf
-        self._redraws = 0
-
-        specs = list(dict.fromkeys([*per_sender, *overrides.values()]))
-        number = {spec: index for index, spec in enumerate(specs)}
-        self._specs = specs
-        self._group_of_sender = np.array([number[spec] for spec in per_sender], dtype=np.int64)
-        self._overrides = {s * n_agents + r: number[spec] for (s, r), spec in overrides.items()}
-        self._bandwidth_bps = np.array([np.inf if s.bandwidth_bps is None else s.bandwidth_bps for s in specs])
-        self._timeout_s = np.array([0.0 if spec.arq is None else spec.arq.timeout_s for spec in specs])
-        self._arq = any(spec.arq is not None for spec in specs)
-        self._ordered = np.array([spec.ordered for spec in specs])
-        self._any_ordered = bool(self._ordered.any())
-        self._mtu_bytes = [spec.mtu_bytes for spec in specs]
-
-        self._registry = LinkRegistry(n_agents)
-        self._slot_group: Ints = np.zeros(0, dtype=np.int64)
-        self._slot_sender: Ints = np.zeros(0, dtype=np.int64)
-        self._slot_receiver: Ints = np.zeros(0, dtype=np.int64)
-        self._described = 0
+        self._wiring = wiring = Wiring(n_agents, topology, groups, streams)
+        width = wiring.prefetch()
+        of_links = (groups.specs, wiring.groups_of, wiring.ids)
+        self._latency = LatencyModel(*of_links, streams.family("latency"), width)
+        self._loss = LossModel(*of_links, streams.family("loss"), width)
+        self._duplication = DuplicationModel(
+            *of_links, streams.family("duplication"), width, self._latency.quantiles
+        )
+        self._transmitters = Transmitters(n_agents, groups)
+        self._partitions = Partitions(partitions, n_agents, streams.family("partition"))
         self._last_arrival_s: Floats = np.zeros(0)
         self._in_flight = InFlight()
         self._totals = LinkTotals()
-        self._partitions = Partitions(
-            partitions, n_agents, [self._rng("partition", index) for index in range(len(partitions))]
-        )
-        self._finite = bool(np.isfinite(self._bandwidth_bps).any())
-        varying = np.array([spec.arq is not None and spec.bandwidth_bps is not None for spec in specs])[
-            self._group_of_sender
-        ]
-        varying[[sender for sender, _ in overrides]] = True
-        self._transmitters = Transmitters(n_agents, specs, self._group_of_sender, varying.astype(np.int64))
-        graph = build_graph(topology, n_agents, self._rng("topology", 0))
-        width = self._prefetch(graph)
-        slot_group = self._groups
-        self._latency = LatencyModel(specs, slot_group, self._registry.ids, streams.family("latency"), width)
-        self._loss = LossModel(specs, slot_group, self._registry.ids, streams.family("loss"), width)
-        self._duplication = DuplicationModel(
-            specs, slot_group, self._registry.ids, streams.family("duplication"), width, self._latency.quantiles
-        )
-        self._install(graph)
+        self._make_room()
 
     # ------------------------------------------------------------ graph
 
     @property
     def graph(self) -> Graph:
         """The links that exist now."""
-        return self._graph
+        return self._wiring.graph
 
     def out_neighbours(self, agent: int) -> Ints:
         """Those to whom this agent sends, ascending."""
-        return self._graph.neighbours(agent)
+        return self._wiring.graph.neighbours(agent)
 
     def in_neighbours(self, agent: int) -> Ints:
         """Those who send to this agent, ascending."""
-        if self._incoming is None:
-            order = np.argsort(self._graph.receiver, kind="stable")
-            degree = np.bincount(self._graph.receiver, minlength=self.n_agents)
-            first = np.concatenate([[0], np.cumsum(degree)])
-            self._incoming = (first, self._graph.sender[order])
-        first, sender = self._incoming
-        return sender[first[agent] : first[agent + 1]]
+        return self._wiring.in_neighbours(agent)
 
     def redraw(self) -> None:
         """Draw the random edges anew, if the topology says so; messages under way are not touched."""
-        if isinstance(self._topology, RingPlusRandomTopology) and self._topology.redraw == "every_round":
-            self._redraws += 1
-            self._install(build_graph(self._topology, self.n_agents, self._rng("topology", self._redraws)))
+        if self._wiring.redraw():
+            self._make_room()
 
-    def _install(self, graph: Graph) -> None:
-        self._graph = graph
-        self._incoming: tuple[Ints, Ints] | None = None
-        self._batches: dict[int, _Batch] = {}
-        self._graph_slots = self._registry.slots(graph.ids)
-        self._describe_new_slots()
-
-    def _describe_new_slots(self) -> None:
-        """Make room for the links that have got a slot, and fill in their sender, receiver and spec."""
-        begin, end = self._described, self._registry.size
-        if end > len(self._slot_group):
-            room = max(end, int(1.5 * len(self._slot_group)))
-            for name in ("_slot_group", "_slot_sender", "_slot_receiver"):
-                setattr(self, name, padded(getattr(self, name), room, 0))
+    def _make_room(self) -> None:
+        """Let all per-link arrays cover the links that have got a slot."""
+        room = self._wiring.room
+        if room > len(self._last_arrival_s) or room == 0:
             self._last_arrival_s = padded(self._last_arrival_s, room, -np.inf)
             for part in (self._latency, self._loss, self._duplication, self._totals, self._transmitters):
                 part.resize(room)
-        ids = self._registry.all_ids()[begin:end]
-        sender, receiver = np.divmod(ids, self.n_agents)
-        self._slot_sender[begin:end] = sender
-        self._slot_receiver[begin:end] = receiver
-        self._slot_group[begin:end] = self._group_of_sender[sender]
-        if self._overrides:
-            for slot, link_id in enumerate(ids.tolist(), start=begin):
-                self._slot_group[slot] = self._overrides.get(link_id, self._slot_group[slot])
-        self._described = end
-
-    def _groups(self, slots: Ints) -> Ints:
-        return self._slot_group[slots]
-
-    def _prefetch(self, graph: Graph) -> int:
-        """How many random elements of a link to prepare at once: more where broadcasts are small."""
-        if isinstance(self._topology, RingPlusRandomTopology) and self._topology.redraw == "every_round":
-            return 4
-        degree = max(len(graph.sender) / self.n_agents, 1.0)
-        return int(2 ** np.clip(np.ceil(np.log2(256 / degree)), 2, np.log2(_MAX_PREFETCH)))
-
-    def _rng(self, purpose: str, index: int) -> np.random.Generator:
-        """A generator that depends on the run's seed, the purpose and the index only."""
-        words = self._streams.family(purpose).words(np.zeros(1, np.int64), np.array([index], dtype=np.int64), 1)
-        return np.random.default_rng(words[0].tolist())
 
     # ------------------------------------------------------------ sending
 
@@ -208,33 +123,30 @@ class SimulatedCarrier:
         if now_s < self._now_s:
             raise ValueError(f"broadcast at {now_s} s after one at {self._now_s} s: time may not go back")
         self._now_s = now_s
-        batch = self._batch(np.asarray(senders, dtype=np.int64))
+        batch = self._wiring.batch(np.asarray(senders, dtype=np.int64))
         slot, count = batch.slot, len(batch.slot)
         if count == 0:
-            return Sends(*(np.zeros(0, dtype=np.int64),) * 2, *(np.zeros(0),) * 3, np.zeros(0, dtype=np.int8))
+            return Sends(_NO_INTS, _NO_INTS, _NO_FLOATS, _NO_FLOATS, _NO_FLOATS, np.zeros(0, dtype=np.int8))
         if len(batch.degree) == 1:
             version: Ints | int = int(versions[0])
         else:
             version = np.repeat(np.asarray(versions, dtype=np.int64), batch.degree)
-        size: Ints | int = (
-            size_bytes if isinstance(size_bytes, int) else np.repeat(np.asarray(size_bytes, np.int64), batch.degree)
-        )
         latency = self._latency.take(slot)
-        load = self._load(batch, size)
-        admitted = self._transmitters.admit(now_s, load) if self._finite else None
+        load = self._wiring.load(batch, size_bytes)
+        admitted = self._transmitters.admit(now_s, load) if self._groups.any_finite else None
         air = self._pass(batch, load, admitted)
 
-        if self._finite:
+        if self._groups.any_finite:
             start, end = self._transmit(now_s, batch, load, air, admitted)
         else:
             start = end = np.full(count, now_s)
         heard = end if batch.extra_latency_s is None else end + batch.extra_latency_s
         if air.retries is not None:
-            heard = heard + air.retries * self._timeout_s[self._slot_group[slot]]
+            heard = heard + air.retries * self._groups.timeout_s[self._wiring.slot_group[slot]]
         arrival = heard + latency
         gone = air.lost if admitted is None else (air.lost | ~admitted)
         alive = np.flatnonzero(~gone)
-        if self._any_ordered:
+        if self._groups.any_ordered:
             self._keep_order(slot, arrival, alive)
 
         first = 2 * self.counts.sent  # even numbers for messages, the odd one after it for a copy
@@ -242,12 +154,16 @@ class SimulatedCarrier:
         self._totals.note(slot, SENT)
         sequence = first + 2 * alive
         self._in_flight.add(
-            arrival[alive], sequence, now_s, start[alive], slot[alive],
+            arrival[alive],
+            sequence,
+            now_s,
+            start[alive],
+            slot[alive],
             version if isinstance(version, int) else version[alive],
         )
         if self._duplication.active:
             self._duplicate(now_s, slot, version, alive, sequence, start, heard, arrival)
-        fate = self._note_losses(slot, air.lost, gone, admitted)
+        fate = self._note_losses(slot, air.lost, admitted)
         arrival[gone] = np.inf
         self._count_bytes(load, air, admitted)
         self.counts.in_flight = len(self._in_flight)
@@ -258,22 +174,22 @@ class SimulatedCarrier:
 
         A message whose transmission has begun goes on. Losses counted at sending stay counted as lost.
         """
-        if not self._finite:
+        if not self._groups.any_finite:
             return 0
         off = np.zeros(self.n_agents, dtype=np.bool_)
         off[agents] = True
-        links = np.flatnonzero(off[self._slot_sender[: self._registry.size]])
+        links = np.flatnonzero(off[self._wiring.slot_sender[: self._wiring.links]])
         self._transmitters.stop(now_s, np.asarray(agents, dtype=np.int64), links)
         flight = self._in_flight.all()
-        waiting = off[self._slot_sender[flight.slot]] & (flight.tx_start_s > now_s)
+        waiting = off[self._wiring.slot_sender[flight.slot]] & (flight.tx_start_s > now_s)
         dropped = int(np.count_nonzero(waiting))
         if dropped:
             self._in_flight.replace_all(flight.rows(~waiting))
             self.counts.absent_dropped += dropped
             self.counts.in_flight = len(self._in_flight)
-            self._totals.note(flight.slot[waiting], int(Fate.ABSENT_DROPPED))
+            self._totals.note(flight.slot[waiting], Fate.ABSENT_DROPPED)
             self._last_arrival_s[links] = -np.inf
-            under_way = flight.rows(~waiting & off[self._slot_sender[flight.slot]])
+            under_way = flight.rows(~waiting & off[self._wiring.slot_sender[flight.slot]])
             np.maximum.at(self._last_arrival_s, under_way.slot, under_way.arrival_s)
         return dropped
 
@@ -282,6 +198,10 @@ class SimulatedCarrier:
     def next_arrival_s(self) -> float:
         """Time of the next arrival; inf if nothing is in flight."""
         return self._in_flight.next_arrival_s()
+
+    def versions_in_flight(self) -> Ints:
+        """Versions of the messages on their way, in no particular order, each as often as it is carried."""
+        return self._in_flight.all().version
 
     def drain(self, until_s: float, online: Bools) -> Deliveries:
         """Everything that arrives up to and including ``until_s``, in order of arrival and then of sending.
@@ -293,19 +213,18 @@ class SimulatedCarrier:
         if flight is None:
             return _NOTHING
         counts = self.counts
-        sender, receiver = self._slot_sender[flight.slot], self._slot_receiver[flight.slot]
+        sender, receiver = self._wiring.slot_sender[flight.slot], self._wiring.slot_receiver[flight.slot]
         present = online[receiver]
-        fate: Any = int(Fate.DELIVERED)
         if self._partitions or self._max_age_s is not None or not present.all():
             fate = self._fates(flight, sender, receiver, present)
             kept = np.flatnonzero(fate == Fate.DELIVERED)
             counts.lost += int(np.count_nonzero(fate == Fate.LOST))
             counts.absent_dropped += int(np.count_nonzero(fate == Fate.ABSENT_DROPPED))
             counts.expired += int(np.count_nonzero(fate == Fate.EXPIRED))
-            self._totals.note(flight.slot, fate)
+            self._totals.note_fates(flight.slot, fate)
             flight, sender, receiver = flight.rows(kept), sender[kept], receiver[kept]
         else:
-            self._totals.note(flight.slot, fate)
+            self._totals.note(flight.slot, Fate.DELIVERED)
         self._totals.note_delays(flight.slot, flight.arrival_s - flight.sent_s)
         counts.delivered += len(flight.slot)
         counts.in_flight = len(self._in_flight)
@@ -314,16 +233,16 @@ class SimulatedCarrier:
 
     def link_table(self) -> dict[str, Any]:
         """Totals of every link that exists or has existed, as columns ``[links]`` in slot order."""
-        links = self._registry.size
+        links = self._wiring.links
         counts = self._totals.counts()[:links]
         delivered = counts[:, Fate.DELIVERED]
         connected = np.zeros(links, dtype=np.bool_)
-        connected[self._graph_slots] = True
+        connected[self._wiring.connected()] = True
         with np.errstate(invalid="ignore"):
             mean = self._totals.delay_s()[:links] / delivered
         return {
-            "sender": self._slot_sender[:links].copy(),
-            "receiver": self._slot_receiver[:links].copy(),
+            "sender": self._wiring.slot_sender[:links].copy(),
+            "receiver": self._wiring.slot_receiver[:links].copy(),
             "sent": counts[:, SENT].copy(),
             "duplicated": counts[:, DUPLICATED].copy(),
             "delivered": delivered.copy(),
@@ -342,9 +261,8 @@ class SimulatedCarrier:
         return {
             "format": _STATE_VERSION,
             "now_s": self._now_s,
-            "redraws": self._redraws,
             "counts": self.counts.as_dict(),
-            "registry": self._registry.state(),
+            "wiring": self._wiring.state(),
             "last_arrival_s": self._last_arrival_s.copy(),
             "latency": self._latency.state(),
             "loss": self._loss.state(),
@@ -355,79 +273,32 @@ class SimulatedCarrier:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from a state of a carrier made with the same arguments; the future is the same bit for bit."""
+        """Go on from the state of a carrier made with the same arguments; the future is the same to the bit."""
         if state["format"] != _STATE_VERSION:
-            raise LinkError("format", state["format"], f"carrier state of format {_STATE_VERSION}", "start a new run")
+            raise LinkError(
+                "format", state["format"], f"carrier state of format {_STATE_VERSION}", "start a new run"
+            )
         self._now_s = float(state["now_s"])
-        self._redraws = int(state["redraws"])
         self.counts = MessageCounts(**{name: int(value) for name, value in state["counts"].items()})
-        self._registry.load_state(state["registry"])
-        self._described = 0
-        self._describe_new_slots()
-        self._install(build_graph(self._topology, self.n_agents, self._rng("topology", self._redraws)))
+        self._wiring.load_state(state["wiring"])
         self._last_arrival_s = np.asarray(state["last_arrival_s"], dtype=np.float64).copy()
-        self._latency.load_state(state["latency"])
-        self._loss.load_state(state["loss"])
-        self._duplication.load_state(state["duplication"])
-        self._transmitters.load_state(state["transmitters"])
-        self._totals.load_state(state["totals"])
-        for part in (self._latency, self._loss, self._duplication, self._totals, self._transmitters):
-            part.resize(len(self._slot_group))
-        self._last_arrival_s = padded(self._last_arrival_s, len(self._slot_group), -np.inf)
+        for name in ("latency", "loss", "duplication", "transmitters", "totals"):
+            part = getattr(self, f"_{name}")
+            part.load_state(state[name])
+            part.resize(self._wiring.room)
+        self._last_arrival_s = padded(self._last_arrival_s, self._wiring.room, -np.inf)
         self._in_flight.replace_all(Flight(**{name: np.asarray(v) for name, v in state["in_flight"].items()}))
 
     # ------------------------------------------------------------ parts of a broadcast
 
-    def _batch(self, senders: Ints) -> _Batch:
-        """All links of the senders; kept for one sender and for all senders in order."""
-        if len(senders) == 1:
-            key = int(senders[0])
-        elif len(senders) == self.n_agents and bool((senders == np.arange(self.n_agents)).all()):
-            key = -1
-        else:
-            return self._make_batch(senders)
-        batch = self._batches.get(key)
-        if batch is None:
-            batch = self._batches[key] = self._make_batch(senders)
-        return batch
-
-    def _make_batch(self, senders: Ints) -> _Batch:
-        graph = self._graph
-        first = graph.first[senders]
-        degree = graph.first[senders + 1] - first
-        before = np.cumsum(degree) - degree
-        rank = np.arange(int(degree.sum()), dtype=np.int64) - np.repeat(before, degree)
-        link = np.repeat(first, degree) + rank
-        slot = self._graph_slots[link]
-        extra = None if graph.extra_latency_s is None else graph.extra_latency_s[link]
-        parts: list[tuple[int, Ints | None]] = [(0, None)]
-        if len(self._specs) > 1:
-            groups = self._slot_group[slot]
-            present = np.unique(groups).tolist()
-            parts = [(group, np.flatnonzero(groups == group)) for group in present]
-            if len(present) == 1:
-                parts = [(present[0], None)]
-        return _Batch(graph.sender[link], graph.receiver[link], slot, rank, degree, extra, parts)
-
-    def _load(self, batch: _Batch, size: Ints | int) -> Load:
-        count = len(batch.slot)
-        sizes = np.full(count, size, dtype=np.int64) if isinstance(size, int) else size
-        packets = np.ones(count, dtype=np.int64)
-        for group, chosen in batch.parts:
-            mtu = self._mtu_bytes[group]
-            if mtu is not None:
-                part = slice(None) if chosen is None else chosen
-                packets[part] = -(-sizes[part] // mtu)
-        return Load(batch.sender, batch.slot, batch.rank, packets, sizes)
-
-    def _pass(self, batch: _Batch, load: Load, admitted: Bools | None) -> _Air:
+    def _pass(self, batch: Batch, load: Load, admitted: Bools | None) -> _Air:
         """Draw losses and retransmissions of the messages that the queues took."""
         count = len(batch.slot)
         lost = np.zeros(count, dtype=np.bool_)
         if not self._loss.active:
             return _Air(lost, None, None)
-        retries = np.zeros(count, dtype=np.int64) if self._arq else None
-        share = np.ones(count) if self._arq else None
+        retries = np.zeros(count, dtype=np.int64) if self._groups.any_arq else None
+        share = np.ones(count) if self._groups.any_arq else None
         for group, chosen in batch.parts:
             part: Any = slice(None) if chosen is None else chosen
             if admitted is not None:
@@ -441,13 +312,13 @@ class SimulatedCarrier:
         return _Air(lost, retries, share)
 
     def _transmit(
-        self, now_s: float, batch: _Batch, load: Load, air: _Air, admitted: Bools | None
+        self, now_s: float, batch: Batch, load: Load, air: _Air, admitted: Bools | None
     ) -> tuple[Floats, Floats]:
         """Start and end of each message's transmission; inf for those that the queues refused."""
-        if len(self._specs) == 1:
-            service = load.size_bytes * 8.0 / self._bandwidth_bps[0]
+        if len(self._groups.specs) == 1:
+            service = load.size_bytes * 8.0 / self._groups.bandwidth_bps[0]
         else:
-            service = load.size_bytes * 8.0 / self._bandwidth_bps[self._slot_group[batch.slot]]
+            service = load.size_bytes * 8.0 / self._groups.bandwidth_bps[self._wiring.slot_group[batch.slot]]
         if air.sent_share is not None:
             service = service * air.sent_share
         if admitted is None:
@@ -459,14 +330,21 @@ class SimulatedCarrier:
 
     def _keep_order(self, slot: Ints, arrival: Floats, alive: Ints) -> None:
         """Where links are ordered, let no arrival come before an earlier one of its link."""
-        chosen = alive[self._ordered[self._slot_group[slot[alive]]]]
+        chosen = alive[self._groups.ordered[self._wiring.slot_group[slot[alive]]]]
         links = slot[chosen]
         arrival[chosen] = np.maximum(arrival[chosen], self._last_arrival_s[links])
         self._last_arrival_s[links] = arrival[chosen]
 
     def _duplicate(
-        self, now_s: float, slot: Ints, version: Ints | int, alive: Ints, sequence: Ints, start: Floats,
-        heard: Floats, arrival: Floats,
+        self,
+        now_s: float,
+        slot: Ints,
+        version: Ints | int,
+        alive: Ints,
+        sequence: Ints,
+        start: Floats,
+        heard: Floats,
+        arrival: Floats,
     ) -> None:
         """Add the copies that the network makes of messages that get through."""
         copied, delay = self._duplication.take(slot)
@@ -476,29 +354,33 @@ class SimulatedCarrier:
             return
         copy_arrival = heard[chosen] + delay[chosen]
         links = slot[chosen]
-        if self._any_ordered:
-            ordered = self._ordered[self._slot_group[links]]
+        if self._groups.any_ordered:
+            ordered = self._groups.ordered[self._wiring.slot_group[links]]
             copy_arrival = np.where(ordered, np.maximum(copy_arrival, arrival[chosen]), copy_arrival)
             self._last_arrival_s[links[ordered]] = copy_arrival[ordered]
         self.counts.duplicated += len(chosen)
         self._totals.note(links, DUPLICATED)
         self._in_flight.add(
-            copy_arrival, sequence[which] + 1, now_s, start[chosen], links,
+            copy_arrival,
+            sequence[which] + 1,
+            now_s,
+            start[chosen],
+            links,
             version if isinstance(version, int) else version[chosen],
         )
 
-    def _note_losses(self, slot: Ints, lost: Bools, gone: Bools, admitted: Bools | None) -> Any:
+    def _note_losses(self, slot: Ints, lost: Bools, admitted: Bools | None) -> Any:
         """Count what will not arrive; the fate code of each message."""
         fate = np.zeros(len(slot), dtype=np.int8)
+        gone = slot[lost]
         fate[lost] = Fate.LOST
-        self.counts.lost += int(np.count_nonzero(lost))
+        self.counts.lost += len(gone)
+        self._totals.note(gone, Fate.LOST)
         if admitted is not None:
-            refused = ~admitted
-            fate[refused] = Fate.QUEUE_DROPPED
-            self.counts.queue_dropped += int(np.count_nonzero(refused))
-        ended = np.flatnonzero(gone)
-        if ended.size:
-            self._totals.note(slot[ended], fate[ended])
+            refused = slot[~admitted]
+            fate[~admitted] = Fate.QUEUE_DROPPED
+            self.counts.queue_dropped += len(refused)
+            self._totals.note(refused, Fate.QUEUE_DROPPED)
         return fate
 
     def _count_bytes(self, load: Load, air: _Air, admitted: Bools | None) -> None:
@@ -514,19 +396,3 @@ class SimulatedCarrier:
         if self._partitions:
             fate[self._partitions.cut(sender, receiver, flight.arrival_s)] = Fate.LOST
         return fate
-
-
-def _check_override(
-    sender: int, receiver: int, spec: LinkSpec, n_agents: int, per_sender: Sequence[LinkSpec]
-) -> None:
-    """Raise LinkError unless the link can exist and leaves its sender's transmitter and queue as they are."""
-    key = f"link_overrides[{sender}, {receiver}]"
-    if not (0 <= sender < n_agents and 0 <= receiver < n_agents):
-        raise LinkError(key, (sender, receiver), f"agent numbers from 0 to {n_agents - 1}", "correct the numbers")
-    for name in ("uplink", "queue_packets", "queue_bytes"):
-        of_sender = getattr(per_sender[sender], name)
-        if getattr(spec, name) != of_sender:
-            raise LinkError(
-                f"{key}.{name}", getattr(spec, name), f"the sender's own value ({of_sender!r})",
-                "set it on the sender: a link cannot change its sender's transmitter",
-            )

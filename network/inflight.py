@@ -7,7 +7,7 @@ whose next arrival is due, and when that becomes many, the smaller of them are m
 from __future__ import annotations
 
 import heapq
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,14 @@ class Flight(NamedTuple):
 
     def rows(self, chosen: Ints | Bools) -> Flight:
         """The chosen messages."""
-        return Flight(*(column[chosen] for column in self))
+        return Flight(
+            self.arrival_s[chosen],
+            self.sequence[chosen],
+            self.sent_s[chosen],
+            self.tx_start_s[chosen],
+            self.slot[chosen],
+            self.version[chosen],
+        )
 
 
 class _Run:
@@ -68,7 +75,13 @@ class InFlight:
         return len(self._heap) + self._in_runs
 
     def add(
-        self, arrival_s: Floats, sequence: Ints, sent_s: float, tx_start_s: Floats, slot: Ints, version: Ints | int
+        self,
+        arrival_s: Floats,
+        sequence: Ints,
+        sent_s: float,
+        tx_start_s: Floats,
+        slot: Ints,
+        version: Ints | int,
     ) -> None:
         """Add messages of one instant, their sequence numbers ascending: arrays ``[m]``."""
         count = len(arrival_s)
@@ -157,7 +170,11 @@ class InFlight:
 
     def _columns(self, arrival_s: Floats, rows: Ints) -> Flight:
         return Flight(
-            arrival_s, self._sequence[rows], self._sent_s[rows], self._tx_start_s[rows], self._slot[rows],
+            arrival_s,
+            self._sequence[rows],
+            self._sent_s[rows],
+            self._tx_start_s[rows],
+            self._slot[rows],
             self._version[rows],
         )
 
@@ -193,7 +210,7 @@ class InFlight:
             heapq.heappush(self._runs, (float(run.arrival_s[run.begin]), self._n_runs_made, run))
 
     def _merged(self, runs: list[_Run]) -> list[_Run]:
-        """The runs with the smaller ones merged; a run takes part only in merges of at least half its size."""
+        """The runs with the smaller ones merged; a run joins only in merges of at least half its size."""
         runs.sort(key=len)
         total, count = 0, 0
         while count < len(runs) and len(runs[count]) <= max(2 * total, _SMALL_RUN):

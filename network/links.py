@@ -20,7 +20,16 @@ from network.spec import (
     TraceLatency,
     UniformLatency,
 )
-from network.streams import Bools, Floats, Ints, LinkStream, WordFamily, unit_interval, word_stream, word_threshold
+from network.streams import (
+    Bools,
+    Floats,
+    Ints,
+    LinkStream,
+    WordFamily,
+    unit_interval,
+    word_stream,
+    word_threshold,
+)
 
 Quantile = Callable[[Floats], Floats]
 
@@ -38,9 +47,13 @@ def read_trace(path: str) -> Floats:
             try:
                 value = float(word)
             except ValueError as error:
-                raise LinkError("latency.path", f"{path}:{number}: {word}", "a number of seconds", remedy) from error
+                raise LinkError(
+                    "latency.path", f"{path}:{number}: {word}", "a number of seconds", remedy
+                ) from error
             if not (0.0 <= value < float("inf")):
-                raise LinkError("latency.path", f"{path}:{number}: {word}", "a finite time, not negative", remedy)
+                raise LinkError(
+                    "latency.path", f"{path}:{number}: {word}", "a finite time, not negative", remedy
+                )
             values.append(value)
     if not values:
         raise LinkError("latency.path", path, "at least one delay", remedy)
@@ -72,8 +85,12 @@ class LatencyModel:
     """Delays of the messages of every link; the k-th message of a link takes the k-th delay of its stream."""
 
     def __init__(
-        self, specs: Sequence[LinkSpec], group_of: Callable[[Ints], Ints], ids: Callable[[Ints], Ints],
-        family: WordFamily, width: int,
+        self,
+        specs: Sequence[LinkSpec],
+        group_of: Callable[[Ints], Ints],
+        ids: Callable[[Ints], Ints],
+        family: WordFamily,
+        width: int,
     ) -> None:
         """``group_of`` gives the index into ``specs`` of each slot."""
         self._group_of = group_of
@@ -96,7 +113,7 @@ class LatencyModel:
             self._stream.resize(links)
 
     def take(self, slots: Ints) -> Floats | float:
-        """Delay of the next message of each link: seconds ``[len(slots)]``, or one number if all are the same."""
+        """Delay of the next message of each link: seconds ``[len(slots)]``, or one for all."""
         return self._constant if self._constant is not None else self._stream.take(slots)
 
     def state(self) -> dict[str, Any]:
@@ -120,15 +137,20 @@ class LatencyModel:
         trace = self._traces[group]
         if trace is None:
             return self.quantiles[group](uniform)
-        return trace[(first[:, None] + np.arange(uniform.shape[1])) % len(trace)]
+        return np.asarray(trace[(first[:, None] + np.arange(uniform.shape[1])) % len(trace)])
 
 
 class DuplicationModel:
     """Which messages arrive twice, and the delay of the copy; from streams of their own."""
 
     def __init__(
-        self, specs: Sequence[LinkSpec], group_of: Callable[[Ints], Ints], ids: Callable[[Ints], Ints],
-        family: WordFamily, width: int, quantiles: Sequence[Quantile],
+        self,
+        specs: Sequence[LinkSpec],
+        group_of: Callable[[Ints], Ints],
+        ids: Callable[[Ints], Ints],
+        family: WordFamily,
+        width: int,
+        quantiles: Sequence[Quantile],
     ) -> None:
         self._thresholds = word_threshold(np.array([spec.duplication_probability for spec in specs]))
         self._group_of = group_of

@@ -9,7 +9,16 @@ import numpy as np
 from scipy.special import bdtr, bdtrik
 
 from network.spec import BernoulliLoss, GilbertElliottLoss, LinkSpec, NoLoss
-from network.streams import Bools, Floats, Ints, WordFamily, padded, unit_interval, word_stream, word_threshold
+from network.streams import (
+    Bools,
+    Floats,
+    Ints,
+    WordFamily,
+    padded,
+    unit_interval,
+    word_stream,
+    word_threshold,
+)
 
 _FOREVER = np.int64(2**62)
 _UNKNOWN, _GOOD, _BAD = -1, 0, 1
@@ -40,12 +49,20 @@ class LossModel:
     """Losses of every link; a link's draws come from its own stream, taken in the order of its messages."""
 
     def __init__(
-        self, specs: Sequence[LinkSpec], group_of: Callable[[Ints], Ints], ids: Callable[[Ints], Ints],
-        family: WordFamily, width: int,
+        self,
+        specs: Sequence[LinkSpec],
+        group_of: Callable[[Ints], Ints],
+        ids: Callable[[Ints], Ints],
+        family: WordFamily,
+        width: int,
     ) -> None:
         self._specs = specs
         self._group_of = group_of
         self._words = word_stream(family, ids, width)
+        self._thresholds = [
+            word_threshold(spec.loss.probability if isinstance(spec.loss, BernoulliLoss) else 0.0)
+            for spec in specs
+        ]
         self._bursty = any(isinstance(spec.loss, GilbertElliottLoss) for spec in specs)
         self.active = any(not isinstance(spec.loss, NoLoss) for spec in specs)
         self._state = np.zeros(0, dtype=np.int8)
@@ -70,7 +87,7 @@ class LossModel:
         if isinstance(spec.loss, NoLoss):
             return Passage(np.zeros(len(slots), dtype=np.bool_), retries, units)
         if spec.arq is None:
-            return Passage(self._any_lost(spec, slots, units), retries, units)
+            return Passage(self._any_lost(group, slots, units), retries, units)
         sent = units.copy()
         missing = self._count_lost(spec, slots, units)
         for _ in range(spec.arq.max_retries):
@@ -92,11 +109,12 @@ class LossModel:
 
     # ------------------------------------------------------------ one attempt
 
-    def _any_lost(self, spec: LinkSpec, slots: Ints, units: Ints) -> Bools:
+    def _any_lost(self, group: int, slots: Ints, units: Ints) -> Bools:
         """Whether at least one unit of each message is lost."""
+        spec = self._specs[group]
         if isinstance(spec.loss, BernoulliLoss):
             if spec.loss_per == "message":
-                return np.asarray(self._words.take(slots) < word_threshold(spec.loss.probability))
+                return np.asarray(self._words.take(slots) < self._thresholds[group])
             with np.errstate(divide="ignore"):
                 all_pass = np.exp(units * np.log1p(-spec.loss.probability))
             return np.asarray(self._words.take(slots) < word_threshold(1.0 - all_pass))
@@ -114,7 +132,9 @@ class LossModel:
             return self._binomial(slots, units, spec.loss.probability)
         assert isinstance(spec.loss, GilbertElliottLoss)
         good, bad = self._advance(spec.loss, slots, units)
-        return self._binomial(slots, good, spec.loss.loss_good) + self._binomial(slots, bad, spec.loss.loss_bad)
+        return self._binomial(slots, good, spec.loss.loss_good) + self._binomial(
+            slots, bad, spec.loss.loss_bad
+        )
 
     def _binomial(self, slots: Ints, trials: Ints, probability: float) -> Ints:
         if probability in (0.0, 1.0):
@@ -167,5 +187,7 @@ class LossModel:
             elif probability == 1.0:
                 steps[chosen] = 1
             else:
-                steps[chosen] = 1 + np.floor(np.log(uniform[chosen]) / np.log1p(-probability)).astype(np.int64)
+                steps[chosen] = 1 + np.floor(np.log(uniform[chosen]) / np.log1p(-probability)).astype(
+                    np.int64
+                )
         return steps

@@ -29,7 +29,7 @@ class Fate(IntEnum):
 
 @dataclass(frozen=True)
 class Sends:
-    """Messages of one broadcast, in the order of the senders given and of their neighbours: arrays ``[m]``."""
+    """Messages of one broadcast, ordered as the senders given and their neighbours: arrays ``[m]``."""
 
     sender: Ints
     receiver: Ints

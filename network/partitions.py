@@ -8,16 +8,16 @@ import numpy as np
 
 from network.errors import TopologyError
 from network.spec import PartitionSpec
-from network.streams import Bools, Floats, Ints
+from network.streams import Bools, Floats, Ints, generator
 
 
 class Partitions:
     """Decides which messages a cut stops; a cut acts on the instant of arrival."""
 
-    def __init__(self, specs: Sequence[PartitionSpec], n_agents: int, rngs: Sequence[np.random.Generator]) -> None:
-        """``rngs`` holds one generator per spec, for the cuts whose members are drawn."""
+    def __init__(self, specs: Sequence[PartitionSpec], n_agents: int, family: WordFamily) -> None:
+        """``family`` is drawn from for cuts whose members are not named."""
         self._specs = specs
-        self._side = [_sides(spec, n_agents, rng) for spec, rng in zip(specs, rngs, strict=True)]
+        self._side = [_sides(spec, n_agents, generator(family, number)) for number, spec in enumerate(specs)]
 
     def __bool__(self) -> bool:
         return bool(self._specs)
@@ -41,7 +41,9 @@ def _sides(spec: PartitionSpec, n_agents: int, rng: np.random.Generator) -> Ints
         for agent in group:
             if not 0 <= agent < n_agents:
                 raise TopologyError(
-                    "partitions.groups", agent, f"agent numbers from 0 to {n_agents - 1}",
+                    "partitions.groups",
+                    agent,
+                    f"agent numbers from 0 to {n_agents - 1}",
                     "correct the number or raise world.agents",
                 )
             side[agent] = number

@@ -28,7 +28,7 @@ class LinkRegistry:
         self._sorted_slots: Ints = np.zeros(0, dtype=np.int64)
 
     def slots(self, ids: Ints) -> Ints:
-        """The slot of each link id (each at most once in a call), new ones given out: int64 ``[len(ids)]``."""
+        """The slot of each link id (each once at most), new ones given out: int64 ``[len(ids)]``."""
         found = self._find(ids)
         new = np.flatnonzero(found < 0)
         if new.size:

@@ -37,7 +37,10 @@ class UniformLatency(_Spec):
     def _ordered(self) -> UniformLatency:
         if self.high_s < self.low_s:
             raise LinkError(
-                "latency.high_s", self.high_s, f"at least low_s = {self.low_s}", "swap the two or raise high_s"
+                "latency.high_s",
+                self.high_s,
+                f"at least low_s = {self.low_s}",
+                "swap the two or raise high_s",
             )
         return self
 
@@ -80,10 +83,12 @@ class TraceLatency(_Spec):
     """Delays recorded in a file: seconds, separated by new lines, commas or blanks."""
 
     kind: Literal["trace"] = "trace"
-    path: str = Field(description="Text or CSV file of one-way delays in seconds; lines that start with # are skipped.")
+    path: str = Field(
+        description="Text or CSV file of one-way delays in seconds; lines that start with # are skipped."
+    )
     order: Literal["in_order", "random"] = Field(
         default="random",
-        description="in_order: the k-th message of each link takes the k-th delay, round and round; random: any of them.",
+        description="in_order: the k-th message of each link takes the k-th delay, in a circle; random: any.",
     )
 
 
@@ -118,8 +123,12 @@ class GilbertElliottLoss(_Spec):
     """
 
     kind: Literal["gilbert_elliott"] = "gilbert_elliott"
-    p_good_to_bad: Probability = Field(description="Probability of turning bad after a step in the good state.")
-    p_bad_to_good: Probability = Field(description="Probability of turning good after a step in the bad state.")
+    p_good_to_bad: Probability = Field(
+        description="Probability of turning bad after a step in the good state."
+    )
+    p_bad_to_good: Probability = Field(
+        description="Probability of turning good after a step in the bad state."
+    )
     loss_good: Probability = Field(default=0.0, description="Loss probability of a step in the good state.")
     loss_bad: Probability = Field(default=1.0, description="Loss probability of a step in the bad state.")
 
@@ -127,7 +136,9 @@ class GilbertElliottLoss(_Spec):
     def _moves(self) -> GilbertElliottLoss:
         if self.p_good_to_bad + self.p_bad_to_good == 0.0:
             raise LinkError(
-                "loss.p_good_to_bad + loss.p_bad_to_good", 0.0, "a chain that can change its state",
+                "loss.p_good_to_bad + loss.p_bad_to_good",
+                0.0,
+                "a chain that can change its state",
                 "give at least one of the two a positive value, or use kind: bernoulli",
             )
         return self
@@ -150,26 +161,30 @@ class ArqSpec(_Spec):
     max_retries: Annotated[int, Field(ge=0, le=1000)] = Field(
         description="Further attempts before the message is given up as lost."
     )
-    timeout_s: Seconds = Field(description="Wait between the end of an attempt and the start of the next one.")
+    timeout_s: Seconds = Field(
+        description="Wait between the end of an attempt and the start of the next one."
+    )
 
 
 class LinkSpec(_Spec):
     """One directed link, or all outgoing links of one device."""
 
     latency: LatencySpec = Field(
-        default=ConstantLatency(value_s=0.0), description="One-way propagation delay, after the last bit has left."
+        default=ConstantLatency(value_s=0.0),
+        description="One-way propagation delay, after the last bit has left.",
     )
     bandwidth_bps: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = Field(
-        default=None, description="Bits per second of the transmitter; null = infinite, no serialisation delay."
+        default=None,
+        description="Bits per second of the transmitter; null = infinite, no serialisation delay.",
     )
     uplink: Literal["shared", "per_link"] = Field(
         default="shared",
-        description="shared: one transmitter per device sends its messages one after another; per_link: one per link.",
+        description="shared: one transmitter per device sends message after message; per_link: one per link.",
     )
     queue_packets: Annotated[int, Field(ge=0)] | None = Field(
         default=None,
-        description="Most packets that wait for the transmitter (drop-tail; the message in transmission is not "
-        "counted; without mtu_bytes a message is one packet); null = no limit.",
+        description="Most packets that wait for the transmitter (drop-tail; the message in transmission is "
+        "not counted; without mtu_bytes a message is one packet); null = no limit.",
     )
     queue_bytes: Annotated[int, Field(ge=0)] | None = Field(
         default=None,
@@ -177,7 +192,8 @@ class LinkSpec(_Spec):
         "null = no limit.",
     )
     mtu_bytes: Annotated[int, Field(gt=0)] | None = Field(
-        default=None, description="Largest packet; a longer message travels as several; null = a message is one packet."
+        default=None,
+        description="Largest packet; a longer message travels as several; null = a message is one packet.",
     )
     loss: LossSpec = Field(default=NoLoss(), description="How messages or packets are lost on the way.")
     loss_per: Literal["message", "packet"] = Field(
@@ -190,18 +206,25 @@ class LinkSpec(_Spec):
     ordered: bool = Field(
         default=False, description="true: a message never arrives before an earlier one of the same link."
     )
-    arq: ArqSpec | None = Field(default=None, description="Retransmission of lost messages or packets; null = none.")
+    arq: ArqSpec | None = Field(
+        default=None, description="Retransmission of lost messages or packets; null = none."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> LinkSpec:
         if self.loss_per == "packet" and self.mtu_bytes is None:
             raise LinkError(
-                "loss_per", "packet", "a packet size", "set mtu_bytes (1500 for Ethernet), or loss_per: message"
+                "loss_per",
+                "packet",
+                "a packet size",
+                "set mtu_bytes (1500 for Ethernet), or loss_per: message",
             )
         for key in ("queue_packets", "queue_bytes"):
             if getattr(self, key) is not None and self.bandwidth_bps is None:
                 raise LinkError(
-                    key, getattr(self, key), "a finite bandwidth, because an infinite one never queues",
+                    key,
+                    getattr(self, key),
+                    "a finite bandwidth, because an infinite one never queues",
                     f"set bandwidth_bps, or {key}: null",
                 )
         return self
@@ -261,7 +284,9 @@ class SmallWorldTopology(_Spec):
 
     kind: Literal["small_world"] = "small_world"
     degree: Annotated[int, Field(ge=2)] = Field(description="Neighbours of each agent in the lattice; even.")
-    rewiring_probability: Probability = Field(description="Probability that an edge of the lattice is rewired.")
+    rewiring_probability: Probability = Field(
+        description="Probability that an edge of the lattice is rewired."
+    )
 
 
 class GeometricTopology(_Spec):
@@ -272,7 +297,9 @@ class GeometricTopology(_Spec):
     latency_per_distance_s: Seconds = Field(
         default=0.0, description="Extra delay of a link for each unit of distance between its ends."
     )
-    must_connect: bool = Field(default=True, description="Whether a graph that falls into pieces is an error.")
+    must_connect: bool = Field(
+        default=True, description="Whether a graph that falls into pieces is an error."
+    )
 
 
 class EdgeListTopology(_Spec):
@@ -283,7 +310,8 @@ class EdgeListTopology(_Spec):
         default=None, description="Pairs [sender, receiver] of agent numbers from 0."
     )
     path: str | None = Field(
-        default=None, description="File with two agent numbers per line (blanks or a comma between; # starts a comment)."
+        default=None,
+        description="File with two agent numbers per line (blanks or a comma between; # starts a comment).",
     )
     directed: bool = Field(default=False, description="false: each pair is a link in both directions.")
 
@@ -291,7 +319,9 @@ class EdgeListTopology(_Spec):
     def _one_source(self) -> EdgeListTopology:
         if (self.edges is None) == (self.path is None):
             raise TopologyError(
-                "topology.edges", "both or neither of edges and path given", "exactly one of the two",
+                "topology.edges",
+                "both or neither of edges and path given",
+                "exactly one of the two",
                 "list the pairs under edges, or name a file with path",
             )
         return self
@@ -337,13 +367,18 @@ class PartitionSpec(_Spec):
             )
         if (self.groups is None) == (self.fraction is None):
             raise TopologyError(
-                "partitions.groups", "both or neither of groups and fraction given", "exactly one of the two",
+                "partitions.groups",
+                "both or neither of groups and fraction given",
+                "exactly one of the two",
                 "list the groups, or give the fraction to cut off",
             )
         named = [agent for group in self.groups or () for agent in group]
         if len(named) != len(set(named)):
             twice = next(agent for agent in named if named.count(agent) > 1)
             raise TopologyError(
-                "partitions.groups", twice, "each agent in one group at most", "remove it from all groups but one"
+                "partitions.groups",
+                twice,
+                "each agent in one group at most",
+                "remove it from all groups but one",
             )
         return self

@@ -42,6 +42,12 @@ def word_threshold(probability: Floats | float) -> NDArray[np.uint64]:
     return np.rint(np.asarray(probability, dtype=np.float64) * 2.0**32).astype(np.uint64)
 
 
+def generator(family: WordFamily, index: int) -> np.random.Generator:
+    """A numpy generator that depends on the family and the index only."""
+    words = family.words(np.zeros(1, dtype=np.int64), np.array([index], dtype=np.int64), 1)
+    return np.random.default_rng(words[0].tolist())
+
+
 def padded(values: NDArray[Any], rows: int, fill: float) -> NDArray[Any]:
     """The array with at least ``rows`` rows, new ones filled."""
     if values.shape[0] >= rows:

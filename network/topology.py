@@ -103,7 +103,9 @@ def _from_pairs(pairs: Ints, n_agents: int) -> Graph:
 def _check_size(links: int, key: str, value: object, n_agents: int) -> None:
     if links > MAX_LINKS:
         raise TopologyError(
-            key, value, f"at most {MAX_LINKS:,} links, but {n_agents:,} agents would have {links:,}",
+            key,
+            value,
+            f"at most {MAX_LINKS:,} links, but {n_agents:,} agents would have {links:,}",
             "choose a sparser graph (k_regular, small_world, geometric) or fewer agents",
         )
 
@@ -145,16 +147,23 @@ def _ring_plus_random(share: float, n_agents: int, rng: np.random.Generator) -> 
 def _k_regular(degree: int, n_agents: int, rng: np.random.Generator) -> Graph:
     if degree >= n_agents:
         raise TopologyError(
-            "topology.degree", degree, f"less than the number of agents ({n_agents})", "lower degree, or use kind: complete"
+            "topology.degree",
+            degree,
+            f"less than the number of agents ({n_agents})",
+            "lower degree, or use kind: complete",
         )
     if (degree * n_agents) % 2:
         raise TopologyError(
-            "topology.degree", degree, f"an even number of link ends, but {n_agents} agents * {degree} is odd",
+            "topology.degree",
+            degree,
+            f"an even number of link ends, but {n_agents} agents * {degree} is odd",
             f"use degree {degree + 1 if degree + 1 < n_agents else degree - 1}, or one agent more",
         )
     if degree == 1 and n_agents > 2:
         raise TopologyError(
-            "topology.degree", degree, f"a connected graph, but with one neighbour each {n_agents} agents form pairs",
+            "topology.degree",
+            degree,
+            f"a connected graph, but with one neighbour each {n_agents} agents form pairs",
             "use degree 2 or more",
         )
     if degree == 2 and n_agents > 2:
@@ -165,18 +174,26 @@ def _k_regular(degree: int, n_agents: int, rng: np.random.Generator) -> Graph:
         if nx.is_connected(graph):
             return _from_pairs(_pairs_of(graph), n_agents)
     raise TopologyError(
-        "topology.degree", degree, f"a connected graph within {_TRIES} tries", "raise degree or change the seed"
+        "topology.degree",
+        degree,
+        f"a connected graph within {_TRIES} tries",
+        "raise degree or change the seed",
     )
 
 
 def _small_world(spec: SmallWorldTopology, n_agents: int, rng: np.random.Generator) -> Graph:
     if spec.degree % 2:
         raise TopologyError(
-            "topology.degree", spec.degree, "an even number (half the neighbours on each side)", f"use {spec.degree + 1}"
+            "topology.degree",
+            spec.degree,
+            "an even number (half the neighbours on each side)",
+            f"use {spec.degree + 1}",
         )
     if spec.degree >= n_agents:
         raise TopologyError(
-            "topology.degree", spec.degree, f"less than the number of agents ({n_agents})",
+            "topology.degree",
+            spec.degree,
+            f"less than the number of agents ({n_agents})",
             "lower degree, or use kind: complete",
         )
     _check_size(spec.degree * n_agents, "topology.degree", spec.degree, n_agents)
@@ -186,7 +203,9 @@ def _small_world(spec: SmallWorldTopology, n_agents: int, rng: np.random.Generat
         )
     except nx.NetworkXError as error:
         raise TopologyError(
-            "topology.rewiring_probability", spec.rewiring_probability, f"a connected graph within {_TRIES} tries",
+            "topology.rewiring_probability",
+            spec.rewiring_probability,
+            f"a connected graph within {_TRIES} tries",
             "lower it or raise degree",
         ) from error
     return _from_pairs(_pairs_of(graph), n_agents)
@@ -195,7 +214,9 @@ def _small_world(spec: SmallWorldTopology, n_agents: int, rng: np.random.Generat
 def _geometric(spec: GeometricTopology, n_agents: int, rng: np.random.Generator) -> Graph:
     places = rng.random((n_agents, 2))
     tree = cKDTree(places)
-    _check_size(int(tree.count_neighbors(tree, spec.radius)) - n_agents, "topology.radius", spec.radius, n_agents)
+    _check_size(
+        int(tree.count_neighbors(tree, spec.radius)) - n_agents, "topology.radius", spec.radius, n_agents
+    )
     pairs = tree.query_pairs(spec.radius, output_type="ndarray").astype(np.int64).reshape(-1, 2)
     graph = _from_pairs(pairs, n_agents)
     if spec.must_connect:
@@ -203,8 +224,10 @@ def _geometric(spec: GeometricTopology, n_agents: int, rng: np.random.Generator)
         if pieces > 1:
             enough = 1.5 * sqrt(log(n_agents) / (pi * n_agents))
             raise TopologyError(
-                "topology.radius", spec.radius, f"a connected graph, but {n_agents} agents fall into {pieces} pieces",
-                f"raise radius (about {enough:.2g} is usually enough), change the seed, or set must_connect: false",
+                "topology.radius",
+                spec.radius,
+                f"a connected graph, but {n_agents} agents fall into {pieces} pieces",
+                f"raise radius (about {enough:.2g} is often enough), change the seed, or must_connect: false",
             )
     distance = np.linalg.norm(places[graph.sender] - places[graph.receiver], axis=1)
     extra = spec.latency_per_distance_s * distance if spec.latency_per_distance_s > 0.0 else None
@@ -217,12 +240,17 @@ def _edge_list(spec: EdgeListTopology, n_agents: int) -> Graph:
         for agent in edge:
             if not 0 <= agent < n_agents:
                 raise TopologyError(
-                    "topology.edges", list(edge), f"agent numbers from 0 to {n_agents - 1}",
+                    "topology.edges",
+                    list(edge),
+                    f"agent numbers from 0 to {n_agents - 1}",
                     f"there is no agent {agent}: correct the edge or raise world.agents",
                 )
         if edge[0] == edge[1]:
             raise TopologyError(
-                "topology.edges", list(edge), "two different agents", "remove the edge: nobody sends to itself"
+                "topology.edges",
+                list(edge),
+                "two different agents",
+                "remove the edge: nobody sends to itself",
             )
     pairs = np.array(edges, dtype=np.int64).reshape(-1, 2)
     ids = pairs[:, 0] * n_agents + pairs[:, 1]
@@ -245,7 +273,9 @@ def _read_edges(path: str) -> list[tuple[int, int]]:
         try:
             sender, receiver = (int(word) for word in words)
         except ValueError as error:
-            raise TopologyError("topology.path", f"{path}:{number}: {line}", "two agent numbers", remedy) from error
+            raise TopologyError(
+                "topology.path", f"{path}:{number}: {line}", "two agent numbers", remedy
+            ) from error
         edges.append((sender, receiver))
     return edges
 

@@ -24,20 +24,27 @@ class LinkTotals:
     def __init__(self) -> None:
         self._counts: Ints = np.zeros((0, _COLUMNS), dtype=np.int64)
         self._delay_s: Floats = np.zeros(0)
-        self._notes: list[tuple[Ints, NDArray[Any] | int]] = []
+        self._notes: list[list[Ints]] = [[] for _ in range(_COLUMNS)]
         self._delays: list[tuple[Ints, Floats]] = []
         self._noted = 0
 
     def resize(self, links: int) -> None:
+        """Make room for ``links`` links."""
         self._counts = padded(self._counts, links, 0)
         self._delay_s = padded(self._delay_s, links, 0.0)
 
-    def note(self, slots: Ints, column: NDArray[Any] | int) -> None:
-        """Count one message per slot under a fate code, SENT or DUPLICATED (one for all, or one each)."""
-        self._notes.append((slots, column))
-        self._noted += len(slots)
-        if self._noted > 4 * self._counts.size + 4096 or len(self._notes) > 4096:
-            self._add_up()
+    def note(self, slots: Ints, column: int) -> None:
+        """Count one message per slot under a fate code, SENT or DUPLICATED."""
+        if len(slots):
+            self._notes[column].append(slots)
+            self._noted += len(slots) + 64
+            if self._noted > 2 * self._counts.size + 100_000:
+                self._add_up()
+
+    def note_fates(self, slots: Ints, fates: NDArray[Any]) -> None:
+        """Count one message per slot under its own fate code."""
+        for fate in Fate:
+            self.note(slots[fates == fate], fate)
 
     def note_delays(self, slots: Ints, delay_s: Floats) -> None:
         """Add the delays of delivered messages."""
@@ -57,18 +64,21 @@ class LinkTotals:
         return {"counts": self.counts().copy(), "delay_s": self.delay_s().copy()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.__init__()  # type: ignore[misc]
+        for notes in self._notes:
+            notes.clear()
+        self._delays.clear()
+        self._noted = 0
         self._counts = np.asarray(state["counts"], dtype=np.int64).copy()
         self._delay_s = np.asarray(state["delay_s"], dtype=np.float64).copy()
 
     def _add_up(self) -> None:
-        if self._notes:
-            codes = np.concatenate([slots * _COLUMNS + column for slots, column in self._notes])
-            self._counts += np.bincount(codes, minlength=self._counts.size).reshape(self._counts.shape)
-            self._notes.clear()
-            self._noted = 0
+        for column, notes in enumerate(self._notes):
+            if notes:
+                self._counts[:, column] += np.bincount(np.concatenate(notes), minlength=len(self._counts))
+                notes.clear()
         if self._delays:
             # one after another, so that the rounding does not depend on when it is done
             slots = np.concatenate([slots for slots, _ in self._delays])
             np.add.at(self._delay_s, slots, np.concatenate([delay for _, delay in self._delays]))
             self._delays.clear()
+        self._noted = 0

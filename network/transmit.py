@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from network.spec import LinkSpec
+from network.groups import LinkGroups
 from network.streams import Bools, Floats, Ints, padded
 
 _NEVER = -np.inf
@@ -32,19 +31,17 @@ class Transmitters:
     admitted if all its packets and bytes fit beside those that wait, or if the transmitter is idle.
     """
 
-    def __init__(self, n_agents: int, sender_specs: Sequence[LinkSpec], group_of_sender: Ints, varying: Ints) -> None:
-        """``varying`` flags the senders whose messages of one broadcast may need different times."""
+    def __init__(self, n_agents: int, groups: LinkGroups) -> None:
         self._n_agents = n_agents
-        shared = np.array([spec.uplink == "shared" for spec in sender_specs])
-        self._shared = shared[group_of_sender]
+        self._shared = np.array([spec.uplink == "shared" for spec in groups.specs])[groups.of_sender]
         self._all_shared = bool(self._shared.all())
         self._none_shared = not self._shared.any()
-        self._varying = (varying > 0) & self._shared
+        self._varying = groups.varying_sender & self._shared
         self._any_varying = bool(self._varying.any())
-        packets = np.array([_limit(spec.queue_packets) for spec in sender_specs])
-        size = np.array([_limit(spec.queue_bytes) for spec in sender_specs])
-        self._limit_packets = packets[group_of_sender]
-        self._limit_bytes = size[group_of_sender]
+        packets = np.array([_limit(spec.queue_packets) for spec in groups.specs])
+        size = np.array([_limit(spec.queue_bytes) for spec in groups.specs])
+        self._limit_packets = packets[groups.of_sender]
+        self._limit_bytes = size[groups.of_sender]
         self._limited = bool(np.isfinite(self._limit_packets).any() or np.isfinite(self._limit_bytes).any())
         self._free_s = np.full(n_agents, _NEVER)
         self._ring_start_s: Floats = np.zeros((0, 4))
@@ -85,7 +82,7 @@ class Transmitters:
         admitted = rank < accepted[group]
         offered = np.bincount(group, weights=admitted, minlength=len(first)).astype(np.int64)
         self._reserve(int((waits.sum(axis=1) + offered).max(initial=0)))
-        return admitted
+        return np.asarray(admitted)
 
     def schedule(self, now_s: float, load: Load, service_s: Floats) -> tuple[Floats, Floats]:
         """Start and end of transmission of admitted messages that need ``service_s``: two arrays ``[m]``."""

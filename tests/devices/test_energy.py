@@ -64,3 +64,10 @@ def test_an_empty_battery_stays_empty() -> None:
     power = PowerModel(pair_of_devices(battery_j=10.0))
     assert power.lasts_s(0, 6.0, 0.0, busy=False) == 0.0
     assert power.remaining_j(np.array([6.0, 0.0]), np.zeros(2))[0] == 0.0
+
+
+def test_a_device_that_draws_nothing_never_empties_its_battery() -> None:
+    idle_for_free = pair_of_devices(battery_j=10.0)[0].model_copy(update={"idle_power_w": 0.0})
+    power = PowerModel([idle_for_free])
+    assert power.lasts_s(0, 1.0, 0.0, busy=False) == math.inf
+    assert power.lasts_s(0, 1.0, 0.0, busy=True) == 2.0

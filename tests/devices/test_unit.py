@@ -112,6 +112,7 @@ def test_busy_time_counts_work_under_way() -> None:
     units.request(2, LEARN, 2.0, 10.0)
     assert units.busy_s(ACT, 5.0).tolist() == [0.0, 4.0, 0.0]
     assert units.busy_s(LEARN, 5.0).tolist() == [0.0, 0.0, 3.0]
+    assert [units.busy_time_s(agent, 5.0) for agent in range(3)] == [0.0, 4.0, 3.0]
 
 
 def test_state_round_trip() -> None:
@@ -236,3 +237,6 @@ def test_schedule_invariants(events: list[tuple[float, str, int, int, float]], r
         for agent in (0, 1):
             spent = [s for t, s in story.spent.items() if story.asked[t][:2] == (agent, kind)]
             assert story.units.busy_s(kind, now_s)[agent] == pytest.approx(sum(spent), abs=1e-9)
+    for agent in (0, 1):
+        both = sum(s for t, s in story.spent.items() if story.asked[t][0] == agent)
+        assert story.units.busy_time_s(agent, now_s) == pytest.approx(both, abs=1e-9)

@@ -312,7 +312,7 @@ def _arrivals(
 
 
 def _flights(axis: Axes, events: Columns, rows: Mapping[int, int], start: float, divisor: float) -> None:
-    """Thin lines from the start of sending to arrival, for messages between two devices that are both shown."""
+    """Thin lines from the start of sending to arrival, for messages between two shown devices."""
     flights: list[Any] = [
         [
             ((events["start_s"][send] - start) / divisor, rows[int(events["agent"][send])] + 0.19),

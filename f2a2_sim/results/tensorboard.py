@@ -17,6 +17,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary as Scalars
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from f2a2_sim.errors import RunError
+from f2a2_sim.results.folder import RunFolder
 
 _TAGS = {
     "world": ("alive", "return_mean_per_agent", "hits", "kills", "deaths"),
@@ -38,11 +39,12 @@ _TAGS = {
 _EPISODE_TAGS = ("return_mean_per_agent", "hits", "kills", "deaths", "win")
 
 
-class TensorBoardWriter:
+class TensorBoard:
     """Writes one event per metrics row, at once: nothing is lost that a checkpoint counts on."""
 
-    def __init__(self, directory: Path, resumed_at_env_steps: int | None = None) -> None:
+    def __init__(self, folder: RunFolder, resumed_at_env_steps: int | None = None) -> None:
         """Open a new event file; ``resumed_at_env_steps`` is the checkpoint's, None for a new run."""
+        directory = folder.tensorboard_dir
         directory.mkdir(parents=True, exist_ok=True)
         number = 1 + max((_number(path) for path in directory.glob("events.out.tfevents.*")), default=-1)
         self._path = directory / f"events.out.tfevents.{number:010d}.f2a2-sim"

@@ -228,11 +228,12 @@ def record_timeline(recorder: Recorder, agents: int, period_s: float, rng: np.ra
                 done = end + 0.004 * (1 + agent % 3)
                 recorder.event(agent, "learn", end, done)
                 free[agent] = done
-                for peer in ((agent - 1) % agents, (agent + 1) % agents):
+                for hop, peer in enumerate(((agent - 1) % agents, (agent + 1) % agents)):
+                    sent = done + 0.0015 * (hop + 1)
+                    recorder.event(agent, "send", sent - 0.0015, sent, peer, 150_000)
                     if rng.random() > 0.1:
-                        recorder.event(
-                            peer, "receive", done, sent + float(rng.exponential(0.004)), agent, 150_000
-                        )
+                        arrival = sent + float(rng.exponential(0.004))
+                        recorder.event(peer, "receive", arrival, arrival, agent)
             recorder.event(agent, "wait", float(free[agent]), max(begin + period_s, float(free[agent])))
 
 

@@ -10,8 +10,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from f2a2_sim.errors import RunError
+from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.results.tables import METRICS
-from f2a2_sim.results.tensorboard import TensorBoardWriter
+from f2a2_sim.results.tensorboard import TensorBoard
 
 
 def row(step: int, episode_return: float, end: bool = False) -> dict[str, Any]:
@@ -22,13 +23,13 @@ def row(step: int, episode_return: float, end: bool = False) -> dict[str, Any]:
 
 
 def scalars(directory: Path, tag: str) -> list[tuple[int, float, float]]:
-    accumulator = EventAccumulator(str(directory))
+    accumulator = EventAccumulator(str(directory / "tensorboard"))
     accumulator.Reload()
     return [(event.step, event.wall_time, event.value) for event in accumulator.Scalars(tag)]
 
 
 def test_rows_come_back_with_steps_and_virtual_time(tmp_path: Path) -> None:
-    writer = TensorBoardWriter(tmp_path)
+    writer = TensorBoard(RunFolder(tmp_path))
     for step in (20, 40, 60):
         writer.on_row(row(step, step / 100, end=step == 60))
     writer.close()
@@ -38,20 +39,20 @@ def test_rows_come_back_with_steps_and_virtual_time(tmp_path: Path) -> None:
         (60, 30.0, pytest.approx(0.6)),
     ]
     assert [step for step, _, _ in scalars(tmp_path, "episode/return_mean_per_agent")] == [60]
-    accumulator = EventAccumulator(str(tmp_path))
+    accumulator = EventAccumulator(str(tmp_path / "tensorboard"))
     accumulator.Reload()
     assert "world/hits" not in accumulator.Tags()["scalars"]
 
 
 def test_a_resumed_run_replaces_what_came_after_the_checkpoint(tmp_path: Path) -> None:
-    killed = TensorBoardWriter(tmp_path)
+    killed = TensorBoard(RunFolder(tmp_path))
     for step in (20, 40, 60, 80):
         killed.on_row(row(step, -1.0))
     # a kill cuts the last record short
-    only = next(tmp_path.iterdir())
+    only = next((tmp_path / "tensorboard").iterdir())
     only.write_bytes(only.read_bytes()[:-7])
     killed.close()
-    resumed = TensorBoardWriter(tmp_path, resumed_at_env_steps=40)
+    resumed = TensorBoard(RunFolder(tmp_path), resumed_at_env_steps=40)
     for step in (60, 80, 100):
         resumed.on_row(row(step, 1.0))
     resumed.close()
@@ -60,7 +61,7 @@ def test_a_resumed_run_replaces_what_came_after_the_checkpoint(tmp_path: Path) -
 
 
 def test_a_full_disk_is_an_error_for_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    writer = TensorBoardWriter(tmp_path)
+    writer = TensorBoard(RunFolder(tmp_path))
 
     def full() -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -1,0 +1,386 @@
+"""report.html: one self-contained page about one run, for readers who did not run it.
+
+``write_comparison`` makes such a page about several runs. Both are made of the run folder's tables only,
+so they can be written again at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from f2a2_sim.errors import UsageError
+from f2a2_sim.results import diagrams, plots, words
+from f2a2_sim.results.folder import RunFolder, write_atomically
+from f2a2_sim.results.summary import Summary
+from f2a2_sim.results.tables import DEVICES, EPISODES, LINKS, METRICS, TIMELINE, Columns
+from f2a2_sim.results.words import bytes_text, duration, number, percent
+
+_FIGHT = ("hits", "kills", "deaths")
+_FATES = ("delivered", "lost", "queue_dropped", "absent_dropped", "in_flight")
+
+
+@dataclass(frozen=True)
+class RunData:
+    """A run folder, read."""
+
+    folder: RunFolder
+    summary: Summary
+    scenario: dict[str, Any]
+    metrics: Columns
+    episodes: Columns
+    devices: Columns
+    links: Columns | None
+    timeline: Columns
+
+    @classmethod
+    def read(cls, run_dir: Path) -> RunData:
+        """UsageError if the folder is none or cannot be read."""
+        folder = RunFolder.open(run_dir)
+        return cls(
+            folder=folder,
+            summary=folder.read_summary(),
+            scenario=folder.read_scenario(),
+            metrics=folder.read_table(METRICS),
+            episodes=folder.read_table(EPISODES),
+            devices=folder.read_table(DEVICES),
+            links=folder.read_table(LINKS) if folder.table_file(LINKS).is_file() else None,
+            timeline=folder.read_table(TIMELINE),
+        )
+
+    def measures(self, name: str) -> bool:
+        """Whether the metrics have a single number in that column."""
+        return bool(np.isfinite(self.metrics[name]).any())
+
+    @property
+    def fights(self) -> bool:
+        """Whether the world is one with hits and kills."""
+        return bool(np.isfinite(self.episodes["hits"]).any())
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of the page: a title, a picture, and a caption that says what to see."""
+
+    title: str
+    svg: Markup
+    caption: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of the page; ``rows`` is an optional table (first row: the heads)."""
+
+    identity: str
+    title: str
+    lead: str
+    figures: tuple[Figure, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write the run's report.html, atomically; returns its path.
+
+    Raises UsageError if the folder holds no run or cannot be read.
+    """
+    run = RunData.read(run_dir)
+    page = _template("report.html.j2").render(
+        run=run,
+        summary=run.summary,
+        tiles=words.tiles(run.summary),
+        verdict=words.verdict(run.summary),
+        sections=_sections(run),
+        settings=words.flatten(run.scenario),
+        glossary=words.GLOSSARY,
+        command=f"f2a2-sim run {run.folder.path.name}/scenario.yaml --out again",
+        duration=duration,
+    )
+    write_atomically(run.folder.report_file, page.encode())
+    return run.folder.report_file
+
+
+def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
+    """Write one page that overlays several runs, and sets their figures and settings side by side."""
+    if len(run_dirs) < 2:
+        raise UsageError(
+            f"a comparison needs two run folders or more, but {len(run_dirs)} was given; name another"
+        )
+    runs = [RunData.read(path) for path in run_dirs]
+    names = _distinct_names([run.folder.path for run in runs])
+    differing = words.differing_settings([run.scenario for run in runs])
+    page = _template("comparison.html.j2").render(
+        names=names,
+        runs=runs,
+        rows=words.comparison_rows([run.summary for run in runs]),
+        differing=differing,
+        figures=_overlays(runs, names),
+    )
+    write_atomically(out, page.encode())
+    return out
+
+
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("f2a2_sim.results"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template(name)
+
+
+def _sections(run: RunData) -> list[Section]:
+    made = (_learning(run), _fighting(run), _learners(run), _consensus(run), _network(run), _graph(run))
+    return [
+        section for section in (*made, _devices(run), _timeline(run), _wall_time(run)) if section is not None
+    ]
+
+
+def _learning(run: RunData) -> Section | None:
+    if len(run.episodes["episode"]) == 0:
+        return None
+    baseline = run.summary.baseline
+    line = (
+        f" The dashed line is the random policy, the mean of {baseline.episodes} episodes measured"
+        " before the run."
+        if baseline
+        else ""
+    )
+    caption = (
+        "Sum of rewards in an episode, mean over the agents, against world steps (left) and virtual time"
+        f" (right); the shaded band reaches from the lowest agent to the highest.{line} Higher is better."
+    )
+    svg = plots.learning_curve(run.episodes, baseline.return_mean_per_agent if baseline else None)
+    figure = Figure("Return per agent and episode", Markup(svg), caption)
+    return Section("learning", "Learning", "Does the army collect more reward as it goes on?", (figure,))
+
+
+def _fighting(run: RunData) -> Section | None:
+    if not run.fights:
+        return None
+    baseline = run.summary.baseline
+    lines = {name: getattr(baseline, name) if baseline else None for name in _FIGHT}
+    dashed = " Dashed: the random policy." if baseline else ""
+    caption = (
+        "Whole army, per episode. A hit is an attack that meets an enemy, a kill is an enemy removed from the"
+        f" map, a death an own agent removed.{dashed}"
+    )
+    figure = Figure("Hits, kills and deaths", Markup(plots.fighting(run.episodes, lines, _FIGHT)), caption)
+    lead = (
+        "A rising return alone can mean that agents stopped paying for attacks that hit nothing."
+        " Hits and kills tell whether they fight."
+    )
+    return Section("fighting", "Fighting", lead, (figure,))
+
+
+def _learners(run: RunData) -> Section | None:
+    if not any(run.measures(name) for name in ("entropy", "q_mean", "td_abs")):
+        return None
+    caption = (
+        "Means over the agents, of the batches they learned from. Entropy near 0 is a policy that always does"
+        " the same; the critic's estimate should come to the scale of the returns; its error should settle."
+    )
+    figure = Figure("Policies and critics", Markup(plots.learner_health(run.metrics)), caption)
+    return Section(
+        "learners", "Inside the learners", "How sure the policies are, and how the critics do.", (figure,)
+    )
+
+
+def _consensus(run: RunData) -> Section | None:
+    if run.summary.messages.sent == 0:
+        return None
+    figures = []
+    if run.measures("disagreement"):
+        caption = (
+            "Euclidean distance of an agent's shared parameters from the mean of all agents, averaged over"
+            " the agents. 0 means that all agents share the same parameters."
+        )
+        figures.append(Figure("Disagreement", Markup(plots.disagreement(run.metrics)), caption))
+    if run.measures("staleness_p50_s"):
+        stale = run.summary.staleness_s
+        caption = (
+            "Age of the neighbours' copies at the moment an agent averaged them. Over the whole run: median"
+            f" {duration(stale.p50)}, 95 % younger than {duration(stale.p95)}."
+        )
+        figures.append(Figure("Staleness", Markup(plots.staleness(run.metrics)), caption))
+    if not figures:
+        return None
+    lead = "Agents train their own copies and average them with their neighbours': do they stay together?"
+    return Section("consensus", "Consensus", lead, tuple(figures))
+
+
+def _network(run: RunData) -> Section | None:
+    messages = run.summary.messages
+    if messages.sent == 0:
+        return None
+    rows = [("fate", "messages", "share")]
+    rows += [
+        (
+            plots.FATE_NAMES[fate],
+            f"{getattr(messages, fate):,}",
+            percent(getattr(messages, fate), messages.sent),
+        )
+        for fate in _FATES
+    ]
+    rows.append(("sent", f"{messages.sent:,}", percent(messages.sent, messages.sent)))
+    if messages.expired:
+        rows.append(("beside these: too old to be used", f"{messages.expired:,}", ""))
+    if messages.duplicated:
+        rows.append(("beside these: extra copies", f"{messages.duplicated:,}", ""))
+    caption = (
+        "Each stretch of time shows what became of the messages whose fate was decided in it."
+        " Exact counts of the whole run are in the table."
+    )
+    figure = Figure("What became of the messages", Markup(plots.message_fates(run.metrics)), caption)
+    lead = (
+        f"{messages.sent:,} consensus messages, {bytes_text(run.summary.bytes_sent)} in all,"
+        f" {bytes_text(run.summary.bytes_sent / messages.sent)} each. One message goes to one receiver."
+    )
+    return Section("messages", "Messages", lead, (figure,), tuple(rows))
+
+
+def _graph(run: RunData) -> Section | None:
+    if run.links is None or len(run.links["sender"]) == 0:
+        return None
+    made = diagrams.graph(run.links, run.devices["profile"])
+    figures = []
+    if made.drawing:
+        caption = (
+            "Points are devices, lines are the links that exist at the end of the run. The redder a line, the"
+            " more of the messages on it, both ways, were lost or dropped; grey lines carried none."
+        )
+        figures.append(Figure("The graph", Markup(made.drawing), caption))
+    if made.matrix:
+        caption = (
+            "The same as a table: each point is a link from the row's agent to the column's, over the whole"
+            " run. Empty points carried no message."
+        )
+        figures.append(Figure("All links", Markup(made.matrix), caption))
+    if not figures:
+        return None
+    lead = f"{run.summary.agents} agents and {made.edges:,} connections between them at the end of the run."
+    return Section("graph", "The graph", lead, tuple(figures))
+
+
+def _devices(run: RunData) -> Section | None:
+    devices = run.devices
+    duration_s = run.summary.virtual_time_s
+    if len(devices["agent"]) == 0 or duration_s <= 0:
+        return None
+    rows: list[tuple[str, ...]] = [
+        (
+            "profile",
+            "devices",
+            "computing",
+            "off",
+            "energy per device",
+            "updates per device",
+            "missed deadlines",
+        )
+    ]
+    for name in sorted(set(devices["profile"].tolist())):
+        mine = devices["profile"] == name
+        rows.append(
+            (
+                name,
+                str(int(mine.sum())),
+                f"{100 * devices['utilisation'][mine].mean():.1f} %",
+                f"{100 * devices['off_s'][mine].mean() / duration_s:.1f} %",
+                f"{number(devices['energy_j'][mine].mean())} J",
+                number(devices["updates"][mine].mean()),
+                f"{int(devices['missed_deadlines'][mine].sum()):,}",
+            )
+        )
+    empty = int(devices["battery_empty"].sum())
+    note = f" {empty} batteries ran out." if empty else ""
+    caption = (
+        "Mean over the devices of each profile (their number in brackets)."
+        " Off counts drop-outs and empty batteries."
+    )
+    figure = Figure("How devices spent their time", Markup(diagrams.device_use(devices, duration_s)), caption)
+    lead = (
+        f"{run.summary.agents} modelled devices over {duration(duration_s)} of virtual time used"
+        f" {number(run.summary.energy_j)} J together.{note}"
+    )
+    return Section("devices", "Devices", lead, (figure,), tuple(rows))
+
+
+def _timeline(run: RunData) -> Section | None:
+    svg = diagrams.gantt(run.timeline, run.devices["name"], run.devices["profile"])
+    if svg is None:
+        return None
+    caption = (
+        "Each device has two lanes: above, what it computes; below, what its radio does (bars: sending;"
+        " triangles: arrivals). Thin lines lead from a sending to its arrival where both devices are shown."
+        " All of it: f2a2-sim trace RUN, then open trace.json in ui.perfetto.dev."
+    )
+    figure = Figure("Timeline of some devices", Markup(svg), caption)
+    return Section(
+        "timeline", "A moment in the life of some devices", "About a dozen world steps.", (figure,)
+    )
+
+
+def _wall_time(run: RunData) -> Section | None:
+    summary = run.summary
+    if summary.wall_time_s <= 0:
+        return None
+    caption = (
+        "Time that the simulation itself took on the machine it ran on, by what it was spent on."
+        " It has no influence on the results."
+    )
+    breakdown = summary.wall_breakdown_s.model_dump()
+    figure = Figure("Where the wall time went", Markup(diagrams.wall_time(breakdown)), caption)
+    lead = (
+        f"{duration(summary.virtual_time_s)} of virtual time were simulated in"
+        f" {duration(summary.wall_time_s)}: {number(summary.env_steps / summary.wall_time_s)} world steps and"
+        f" {number(summary.updates / summary.wall_time_s)} learning updates a second, with at most"
+        f" {bytes_text(summary.peak_memory_bytes)} of memory."
+    )
+    return Section("walltime", "Cost of the simulation", lead, (figure,))
+
+
+# ------------------------------------------------------------------------------------ comparison
+
+
+def _overlays(runs: Sequence[RunData], names: Sequence[str]) -> list[Figure]:
+    baselines = {run.summary.baseline.return_mean_per_agent for run in runs if run.summary.baseline}
+    baseline = next(iter(baselines)) if len(baselines) == 1 else None
+    longest_s = max(run.summary.virtual_time_s for run in runs)
+    divisor, unit = plots.seconds_scale(longest_s)
+    virtual = f"virtual time ({unit})"
+    wanted: list[tuple[str, str, str, str, float, float | None]] = [
+        ("return_mean_per_agent", "Return per agent", "env_steps", "world steps", 1.0, baseline),
+        ("return_mean_per_agent", "Return per agent", "virtual_time_s", virtual, divisor, baseline),
+        ("hits", "Hits per episode", "env_steps", "world steps", 1.0, None),
+        ("kills", "Kills per episode", "env_steps", "world steps", 1.0, None),
+        ("disagreement", "Disagreement", "virtual_time_s", virtual, divisor, None),
+    ]
+    figures = []
+    for position, (column, title, x, label, scale, line) in enumerate(wanted):
+        curves = [
+            (name, run.episodes[x] / scale, run.episodes[column])
+            for name, run in zip(names, runs, strict=True)
+            if np.isfinite(run.episodes[column]).any()
+        ]
+        if curves:
+            svg = plots.overlay(curves, f"overlay{position}", title, label, line)
+            caption = "One value per episode; thick lines are running means."
+            figures.append(Figure(f"{title} against {label}", Markup(svg), caption))
+    return figures
+
+
+def _distinct_names(paths: Sequence[Path]) -> list[str]:
+    """Folder names, with as much of their parents as it takes to tell them apart."""
+    resolved = [path.resolve() for path in paths]
+    for depth in range(1, max(len(path.parts) for path in resolved)):
+        names = ["/".join(path.parts[-depth:]) for path in resolved]
+        if len(set(names)) == len(names):
+            return names
+    raise UsageError(f"the same run folder was named twice: {', '.join(map(str, paths))}; name each once")

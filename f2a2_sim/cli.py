@@ -8,15 +8,16 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from f2a2_sim import __version__
 from f2a2_sim.errors import F2A2Error
 
 if TYPE_CHECKING:
     from f2a2_sim.api import RunResult
+    from f2a2_sim.scenario.schema import Scenario
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -27,12 +28,12 @@ with its neighbours over a modelled network, in virtual time.
 
 [bold]Start here[/bold]
 
-  f2a2-sim scenarios                              what is shipped
-  f2a2-sim run quickstart                         a run of some seconds
-  f2a2-sim run magent_256 world.agents=64         any key of a scenario can be overridden
-  f2a2-sim report runs/quickstart-20260101-120000 the page of figures, made again
+  f2a2-sim scenarios                        what is shipped
+  f2a2-sim run quickstart                   a run of some seconds
+  f2a2-sim run magent_256 world.agents=64   the same, with a key changed
+  f2a2-sim validate my.yaml                 check a file of your own
 
-A run is a folder. If it is interrupted (Ctrl-C, a kill, a power cut): f2a2-sim resume FOLDER.
+A run is a folder. If it was stopped (Ctrl-C, a kill, a power cut), go on with: f2a2-sim resume FOLDER.
 
 Exit status: 0 done, 1 failed, 2 wrong usage or scenario, 130 interrupted.
 """
@@ -55,7 +56,7 @@ class Catalogue(StrEnum):
 class _Commands(TyperGroup):
     """Turns the project's errors into a message and an exit status, for every command."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except F2A2Error as error:
@@ -67,9 +68,7 @@ class _Commands(TyperGroup):
         except BrokenPipeError as error:
             raise typer.Exit(EXIT_FAILED) from error
         except Exception as error:
-            if isinstance(
-                error, click.ClickException | click.exceptions.Exit | click.Abort
-            ) or ctx.params.get("debug"):
+            if ctx.params.get("debug") or _is_of_typer(error):
                 raise
             _complain(f"internal error: {type(error).__name__}: {error}\n{_where_logged()}")
             raise typer.Exit(EXIT_FAILED) from error
@@ -87,7 +86,7 @@ app = typer.Typer(
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[KEY=VALUE]...",
+        metavar="KEY=VALUE",
         help="Keys of the scenario to change, dotted: world.agents=64 devices.fleet.0.share=0.5 "
         "consensus.scheme=gossip",
         show_default=False,
@@ -111,18 +110,21 @@ ThreadsOption = Annotated[
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")]
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"f2a2-sim {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
+        bool,
+        typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of internal errors.")] = False,
 ) -> None:
-    if version:
-        from f2a2_sim import __version__
-
-        typer.echo(f"f2a2-sim {__version__}")
-        raise typer.Exit
+    """Options that stand before the command."""
 
 
 @app.command()
@@ -152,7 +154,8 @@ def run(
     """
     from f2a2_sim import api
 
-    loaded = _checked(scenario, [*(overrides or []), *([] if seed is None else [f"seed={seed}"])])
+    given = [*(overrides or []), *([] if seed is None else [f"seed={seed}"])]
+    loaded = _checked(scenario, given, must_fit_here=device is ComputeDevice.cpu)
     _finish(api.run(loaded, out=out, device=device.value, threads=threads, progress=not quiet))
 
 
@@ -264,33 +267,54 @@ def replay(
     typer.echo(write_replay(run_dir, out if out is not None else run_dir / "replay.gif"))
 
 
+@app.command(
+    "train-opponent",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def train_opponent(context: typer.Context) -> None:
+    """Train battle's frozen opponent by self-play (world.opponent: iql); see its own --help."""
+    from f2a2_sim.opponents.train import train_opponent_command
+
+    command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    command.command()(train_opponent_command)
+    command(args=context.args, prog_name="f2a2-sim train-opponent", standalone_mode=False)
+
+
 def main() -> None:
     """Entry point of the installed command."""
     app(prog_name="f2a2-sim")
 
 
-def _checked(path_or_name: str, overrides: list[str]) -> Any:
-    """The scenario, loaded and found feasible."""
-    from f2a2_sim.scenario.check import check_scenario
-    from f2a2_sim.scenario.load import load_scenario
+def _checked(path_or_name: str, overrides: list[str], must_fit_here: bool = False) -> Scenario:
+    """The scenario, loaded and found feasible (with ``must_fit_here`` also in this machine's memory)."""
+    import psutil
 
-    scenario = load_scenario(path_or_name, overrides)
-    check_scenario(scenario)
+    from f2a2_sim.scenario.check import check_scenario
+    from f2a2_sim.scenario.load import load_with_source
+
+    scenario, source = load_with_source(path_or_name, overrides)
+    check_scenario(scenario, source, psutil.virtual_memory().total if must_fit_here else None)
     return scenario
 
 
 def _finish(result: RunResult) -> None:
     """Say where the results are; an interrupted run ends with its own status."""
     if result.status == "interrupted":
-        _complain(f"interrupted; a checkpoint was written. Go on with: f2a2-sim resume {result.path}")
+        _complain(f"interrupted; a checkpoint was written. Go on with: f2a2-sim resume {result.folder}")
         raise typer.Exit(EXIT_INTERRUPTED)
-    typer.echo(f"Run folder: {result.path}\nReport:     {result.path / 'report.html'}")
+    typer.echo(f"Run folder: {result.folder}\nReport:     {result.folder / 'report.html'}")
 
 
 def _complain(message: str) -> None:
     Console(stderr=True).print(
         f"f2a2-sim: {message}", style="red", markup=False, highlight=False, soft_wrap=True
     )
+
+
+def _is_of_typer(error: Exception) -> bool:
+    """Whether typer turns the error into a message or a status (its click may be its own or the public one)."""
+    return isinstance(error, typer.Exit | typer.Abort) or hasattr(error, "format_message")
 
 
 def _where_logged() -> str:

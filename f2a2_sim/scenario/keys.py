@@ -8,6 +8,7 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from f2a2_sim.scenario.yaml_source import KeyPath, dotted
 
@@ -42,6 +43,12 @@ def kinds_at(model: type[BaseModel], path: KeyPath) -> list[str]:
     return [kind for candidate in _models_at(model, path) for kind in _kinds(candidate)]
 
 
+def kinds_with(model: type[BaseModel], path: KeyPath) -> list[str]:
+    """The kinds of the section around ``path`` that do have a key of its last name."""
+    candidates = [c for c in _models_at(model, path[:-1]) if str(path[-1]) in c.model_fields]
+    return [kind for candidate in candidates for kind in _kinds(candidate)]
+
+
 def _models_at(model: type[BaseModel], path: KeyPath) -> list[type[BaseModel]]:
     here: list[tuple[str, type[BaseModel]]] = [("", model)]
     for part in path:
@@ -53,6 +60,28 @@ def _models_at(model: type[BaseModel], path: KeyPath) -> list[type[BaseModel]]:
                 below.extend(_children(candidate.model_fields[str(part)].annotation))
         here = below
     return [candidate for step, candidate in here if not step]
+
+
+def default_at(model: type[BaseModel], path: KeyPath) -> Any:
+    """The default of the section or list at ``path`` as plain data; None where it has none."""
+    models: list[type[BaseModel]] = [model]
+    for position, part in enumerate(path):
+        info = models[0].model_fields.get(str(part)) if len(models) == 1 else None
+        if info is None:
+            return None
+        if not info.is_required():
+            value = to_jsonable_python(info.get_default(call_default_factory=True))
+            return _value_at(value, path[position + 1 :])
+        models = [child for step, child in _children(info.annotation) if not step]
+    return None
+
+
+def _value_at(data: Any, path: KeyPath) -> Any:
+    for part in path:
+        if not isinstance(data, dict):
+            return None
+        data = data.get(str(part))
+    return data
 
 
 def nearest_key(model: type[BaseModel], path: KeyPath, section: Any = None) -> str | None:

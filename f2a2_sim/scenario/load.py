@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 import f2a2_sim
 from f2a2_sim.errors import ScenarioError
-from f2a2_sim.scenario.keys import kinds_at, names_at, nearest_key
+from f2a2_sim.scenario.keys import default_at, kinds_at, kinds_with, names_at, nearest_key
 from f2a2_sim.scenario.problems import Problem, ScenarioProblems
 from f2a2_sim.scenario.schema import Scenario
 from f2a2_sim.scenario.yaml_source import KeyPath, YamlSource, dotted, dump_yaml, parse_value, parse_yaml
@@ -30,6 +30,11 @@ def load_scenario(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Sc
     Files that the scenario names relative to itself become absolute paths. Raises
     :class:`~f2a2_sim.errors.ScenarioError` that lists every problem with its line.
     """
+    return load_with_source(path_or_name, overrides)[0]
+
+
+def load_with_source(path_or_name: str | Path, overrides: Sequence[str] = ()) -> tuple[Scenario, YamlSource]:
+    """As :func:`load_scenario`, with the parsed file too, so that later errors can name their line."""
     path = find_scenario(path_or_name)
     try:
         text = path.read_text(encoding="utf-8")
@@ -47,7 +52,7 @@ def load_scenario(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Sc
     source.data.setdefault("name", path.stem)
     apply_overrides(source, overrides)
     _resolve_files(source.data, path.resolve().parent)
-    return _validated(source)
+    return _validated(source), source
 
 
 def parse_scenario(text: str, label: str = "scenario") -> Scenario:
@@ -147,7 +152,8 @@ def _set(data: Any, path: KeyPath, value: Any, override: str) -> Problem | None:
         elif isinstance(here, dict):
             key = str(part)
             if not last and here.get(key) is None:
-                here[key] = {}
+                default = default_at(Scenario, path[: position + 1])
+                here[key] = default if isinstance(default, dict | list) else {}
         else:
             return Problem(
                 f"override {override}",
@@ -157,10 +163,24 @@ def _set(data: Any, path: KeyPath, value: Any, override: str) -> Problem | None:
                 "mend the key",
             )
         if last:
+            if isinstance(here, dict):
+                _drop_replaced(here, path, value)
             here[key] = value
         else:
             here = here[key]
     return None
+
+
+def _drop_replaced(section: dict[str, Any], path: KeyPath, value: Any) -> None:
+    """Before another ``kind`` or link ``profile`` is set: remove the keys that belong to the old one."""
+    if path[-1] == "kind":
+        keep = names_at(Scenario, path[:-1], {"kind": value})
+    elif path[-1] == "profile" and path[0] == "network":
+        keep = []
+    else:
+        return
+    for key in [key for key in section if key not in keep]:
+        del section[key]
 
 
 def _resolve_files(data: Any, folder: Path) -> None:
@@ -180,6 +200,7 @@ def _validated(source: YamlSource) -> Scenario:
         return Scenario.model_validate_json(json.dumps(source.data), strict=True)
     except ValidationError as error:
         problems = [_problem(source, details) for details in error.errors()]
+        problems.sort(key=lambda problem: source.line_of(problem.key))
     raise ScenarioProblems(source.label, problems)
 
 
@@ -246,6 +267,9 @@ def _shown(value: Any) -> Any:
 
 
 def _remedy_for_unknown(path: KeyPath, section: Any) -> str:
+    kinds = kinds_with(Scenario, path)
+    if kinds:
+        return f"with kind: {section['kind']} there is none (with {' or '.join(kinds)} there is)"
     nearest = nearest_key(Scenario, path, section)
     if nearest is not None:
         return f"did you mean {nearest}?"

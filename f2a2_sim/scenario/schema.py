@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import isclose
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -203,16 +203,39 @@ class DevicesConfig(Section):
         return self
 
 
+class LinkChoice(LinkSpec):
+    """A link: a profile of the catalogue with some keys changed, or all keys of one's own."""
+
+    profile: str | None = Field(
+        None,
+        description="Link of `f2a2-sim profiles links` that supplies every key not given here; null = none.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_from_profile(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not isinstance(given.get("profile"), str):
+            return given
+        from network.profiles import link_profile
+
+        return {**link_profile(given["profile"]).model_dump(), **given}
+
+    @property
+    def spec(self) -> LinkSpec:
+        """The link without the name of where its figures come from."""
+        return LinkSpec(**{key: getattr(self, key) for key in LinkSpec.model_fields})
+
+
 class NetworkConfig(Section):
     """Who can reach whom, over what kind of link."""
 
     topology: TopologySpec = Field(
         default_factory=lambda: RingPlusRandomTopology(share=0.03), description="The graph of the agents."
     )
-    link: LinkSpec = Field(
-        default_factory=LinkSpec, description="The link of every agent whose group names no other."
+    link: LinkChoice = Field(
+        default_factory=LinkChoice, description="The link of every agent whose group names no other."
     )
-    custom_links: dict[str, LinkSpec] = Field(
+    custom_links: dict[str, LinkChoice] = Field(
         default_factory=dict, description="Links of your own by name, beside those of the catalogue."
     )
     partitions: tuple[PartitionSpec, ...] = Field(

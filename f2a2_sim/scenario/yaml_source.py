@@ -65,6 +65,16 @@ class YamlSource:
                 return f"{self.label}:{self.lines[prefix]}"
         return self.label
 
+    def line_of(self, key: str) -> int:
+        """Line of a dotted key, or of the nearest one around it; 0 for an override."""
+        path: KeyPath = tuple(int(part) if part.isdigit() else part for part in key.split("."))
+        for length in range(len(path), -1, -1):
+            if path[:length] in self.overrides:
+                return 0
+            if path[:length] in self.lines:
+                return self.lines[path[:length]]
+        return 0
+
 
 def parse_yaml(text: str, label: str) -> YamlSource:
     """Parse one YAML document; raises :class:`ScenarioProblems` on wrong syntax or a key given twice."""

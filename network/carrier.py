@@ -273,7 +273,7 @@ class SimulatedCarrier:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from the state of a carrier made with the same arguments; the future is the same to the bit."""
+        """Go on from the state of a carrier with the same arguments; the future is the same to the bit."""
         if state["format"] != _STATE_VERSION:
             raise LinkError(
                 "format", state["format"], f"carrier state of format {_STATE_VERSION}", "start a new run"

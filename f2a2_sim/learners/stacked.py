@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod, sqrt
 
 import numpy as np
@@ -204,8 +205,8 @@ def blocks_of(rows: NDArray[np.int64], block: int) -> Iterator[tuple[slice, NDAr
     """
     order = np.argsort(rows, kind="stable")
     ordered = rows[order]
-    starts = np.flatnonzero(np.diff(ordered, prepend=-2) != 1)
-    for begin, end in zip(starts, [*starts[1:], len(ordered)], strict=True):
-        for at in range(int(begin), int(end), block):
-            stop = min(at + block, int(end))
+    bounds = [*np.flatnonzero(np.diff(ordered, prepend=-2) != 1).tolist(), len(ordered)]
+    for begin, end in pairwise(bounds):
+        for at in range(begin, end, block):
+            stop = min(at + block, end)
             yield slice(int(ordered[at]), int(ordered[stop - 1]) + 1), order[at:stop]

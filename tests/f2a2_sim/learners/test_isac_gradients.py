@@ -72,7 +72,7 @@ class Reference:
         if uniform is None:
             return [(a, float(p)) for a, p in enumerate(policy)]
         cumulated, action = 0.0, 0
-        for action, p in enumerate(policy.tolist()):
+        for action, p in enumerate(policy.tolist()):  # noqa: B007
             cumulated += p
             if cumulated > uniform:
                 break
@@ -136,7 +136,7 @@ class Reference:
         self.squared_mean = squared if first else 0.99 * self.squared_mean + 0.01 * squared
         scale = self.squared_mean if c.normalise_td else 1.0
 
-        # alpha1 E_pi0[rho dlogpi(a) A(a)] + alpha1 E_pi[dlogpi(a~) A(a~)] - alpha2 E_pi[rho' dlogpi(a~) delta^2]
+        # alpha1 E_pi0[rho dlogpi(a) A(a)] + alpha1 E_pi[dlogpi(a~) A(a~)] - alpha2 E_pi[rho' dlogpi(a~) d^2]
         ascended = torch.zeros((), dtype=torch.float64)
         for (o, a, log_pi0, _, _), y, resampled, (q1, q2) in zip(
             transitions, targets, weights, new, strict=True
@@ -210,7 +210,7 @@ def assert_same(network: nn.Sequential, views: list[Tensor], branch: int) -> Non
 
 
 def moments(network: nn.Sequential, optimiser: torch.optim.Adam) -> nn.Sequential:
-    """The optimiser's first moments (the running mean of the gradient, unlike its step not blind to scale)."""
+    """The optimiser's first moments: running means of the gradient, which (unlike steps) show its scale."""
     copy = deepcopy(network)
     for p, q in zip(copy.parameters(), network.parameters(), strict=True):
         p.data = optimiser.state[q]["exp_avg"]

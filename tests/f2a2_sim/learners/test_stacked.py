@@ -1,0 +1,119 @@
+"""Stacked networks, optimiser and row blocks, each against its plain counterpart."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+from f2a2_sim.learners.stacked import MlpShape, StackedAdam, StackedMlp, blocks_of, clip_rows
+
+SHAPE = MlpShape(inputs=5, hidden=3, hidden_layers=2, outputs=4, branches=2)
+
+
+def test_segments_are_aligned_and_cover_the_row_in_order() -> None:
+    end = 0
+    for offset, shape, _ in SHAPE.segments():
+        assert offset % 16 == 0
+        assert 0 <= offset - end < 16
+        end = offset + prod(shape)
+    assert 0 <= SHAPE.size - end < 16
+    assert SHAPE.parameters == 2 * (5 * 3 + 3 + 3 * 3 + 3 + 3 * 4 + 4)
+
+
+def test_views_write_into_the_row() -> None:
+    rows = torch.zeros(2, SHAPE.size)
+    for value, view in enumerate(SHAPE.views(rows[1:]), start=1):
+        view.fill_(value)
+    assert not rows[0].any()
+    assert int((rows[1] > 0).sum()) == SHAPE.parameters
+
+
+def test_initial_weights_are_those_of_linear_layers() -> None:
+    """Uniform in +-1/sqrt(fan_in): variance 1/(3 fan_in); padding stays 0."""
+    shape = MlpShape(inputs=400, hidden=100, hidden_layers=2, outputs=50)
+    row = torch.from_numpy(shape.initial(np.random.default_rng(0))).unsqueeze(0)
+    assert int((row != 0).sum()) <= shape.parameters
+    for view, (_, _, fan_in) in zip(shape.views(row), shape.segments(), strict=True):
+        assert float(view.abs().max()) <= fan_in**-0.5
+    assert float(shape.views(row)[0].var()) == pytest.approx(1 / 1200, rel=0.02)
+
+
+@pytest.mark.parametrize("n", [6, 4])
+def test_backward_is_the_gradient_of_forward(n: int) -> None:
+    """Also for the first ``n`` of the inputs that the forward pass saw."""
+    generator = torch.Generator().manual_seed(0)
+    parameters = torch.randn(3, SHAPE.size, dtype=torch.float64, generator=generator)
+    inputs = torch.randn(3, 6, 5, dtype=torch.float64, generator=generator)
+    upstream = torch.randn(2, 3, n, 4, dtype=torch.float64, generator=generator)
+    mlp = StackedMlp(SHAPE, block=4, batch=6, like=parameters)
+    outputs = mlp.forward(parameters, inputs).clone()
+    gradient = torch.zeros_like(parameters)
+    mlp.backward(parameters, inputs[:, :n], upstream, gradient)
+
+    leaf = parameters.clone().requires_grad_()
+    w1, b1, w2, b2, w3, b3 = SHAPE.views(leaf)
+    wide = torch.nn.functional.leaky_relu(inputs @ w1 + b1[:, None], 0.01)
+    expected = []
+    for j in range(2):
+        hidden = torch.nn.functional.leaky_relu(
+            wide[:, :, 3 * j : 3 * j + 3] @ w2[:, j] + b2[:, j, None], 0.01
+        )
+        expected.append(hidden @ w3[:, j] + b3[:, j, None])
+    torch.testing.assert_close(outputs, torch.stack(expected))
+    (torch.stack(expected)[:, :, :n] * upstream).sum().backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(gradient, leaf.grad)
+
+
+def test_flops_are_the_closed_form() -> None:
+    parameters, inputs = torch.zeros(3, SHAPE.size), torch.zeros(3, 6, 5)
+    mlp = StackedMlp(SHAPE, block=3, batch=6, like=parameters)
+    with FlopCounterMode(display=False) as counter:
+        outputs = mlp.forward(parameters, inputs)
+    per_input = 2 * 2 * (5 * 3 + 3 * 3 + 3 * 4)  # branches, multiply-add, layers
+    assert counter.get_total_flops() == 3 * 6 * per_input
+    with FlopCounterMode(display=False) as counter:
+        mlp.backward(parameters, inputs, torch.zeros_like(outputs), torch.zeros_like(parameters))
+    upstream = 2 * 2 * (3 * 3 + 3 * 4)  # no gradient with respect to the input
+    assert counter.get_total_flops() == 3 * 6 * (per_input + upstream)
+
+
+def test_adam_equals_torch_for_every_agent_at_its_own_step() -> None:
+    generator = torch.Generator().manual_seed(1)
+    parameters = torch.randn(4, 48, dtype=torch.float64, generator=generator)
+    plain = [torch.nn.Parameter(row[16:].clone()) for row in parameters]
+    references = [torch.optim.Adam([p], lr=0.01, weight_decay=0.1) for p in plain]
+    adam = StackedAdam(parameters, 0.01)
+    untouched = parameters[:, :16].clone()
+    for rows in (slice(0, 4), slice(1, 3), slice(2, 4), slice(0, 1), slice(0, 4)):
+        gradients = torch.randn(rows.stop - rows.start, 32, dtype=torch.float64, generator=generator)
+        adam.count_step(rows)
+        adam.apply(parameters, gradients, rows, slice(16, 48), 0.1)
+        for gradient, row in zip(gradients, range(rows.start, rows.stop), strict=True):
+            plain[row].grad = gradient.clone()
+            references[row].step()
+    torch.testing.assert_close(parameters[:, 16:], torch.stack([p.data for p in plain]))
+    assert torch.equal(parameters[:, :16], untouched)
+    assert adam.steps.tolist() == [3, 3, 4, 3]
+
+
+def test_clip_scales_only_rows_that_are_too_long() -> None:
+    rows = torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]])
+    clip_rows(rows, 1.0)
+    torch.testing.assert_close(rows, torch.tensor([[0.6, 0.8], [0.3, 0.4], [0.0, 0.0]]))
+
+
+@given(rows=st.lists(st.integers(0, 40), unique=True, max_size=30), block=st.integers(1, 8))
+def test_blocks_cover_every_row_once_with_its_position(rows: list[int], block: int) -> None:
+    array = np.array(rows, dtype=np.int64)
+    seen: list[int] = []
+    for run, positions in blocks_of(array, block):
+        assert 0 < len(positions) <= block
+        assert array[positions].tolist() == list(range(run.start, run.stop))
+        seen += positions.tolist()
+    assert sorted(seen) == list(range(len(rows)))

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from f2a2_sim.errors import UsageError
 
@@ -91,7 +91,7 @@ def save_opponent(
         "negative_slope": repr(negative_slope),
     }
     partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata=metadata)
+    partial.write_bytes(save(tensors, metadata=metadata))
     partial.replace(path)
 
 

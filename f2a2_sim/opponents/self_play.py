@@ -3,8 +3,9 @@
 Parameters are shared over both armies, as in the independent-Q baseline of MAgent (Zheng et al., "MAgent: A
 many-agent reinforcement learning platform for artificial collective intelligence", AAAI 2018): every unit is
 its own Q-learner on its own view and reward, and takes all others for part of its surroundings. Double
-Q-learning with a target network, n-step returns (uncorrected), Huber loss, Adam, epsilon-greedy exploration
-that falls linearly to a floor and stays there.
+Q-learning with a target network, n-step returns (uncorrected), Huber loss, Adam at a rate
+that falls linearly, epsilon-greedy exploration that falls linearly to a floor and stays there. Half of every
+batch is mirrored left to right: otherwise the policy of one side grows stronger than that of the other.
 """
 
 from __future__ import annotations
@@ -27,11 +28,15 @@ from f2a2_sim.errors import CheckpointError
 from f2a2_sim.opponents.iql import Layer, SoftPolicy
 from f2a2_sim.opponents.replay import LEVELS, StepReplay
 from f2a2_sim.worlds.battle_engine import (
+    ATTACKS,
+    CHANNELS,
     LEFT,
+    MOVES,
     N_ACTIONS,
     OBSERVATION_SIZE,
     RIGHT,
     STAY,
+    VIEW,
     BattleEngine,
 )
 from f2a2_sim.worlds.battlefield import smallest_map
@@ -39,6 +44,10 @@ from f2a2_sim.worlds.battlefield import smallest_map
 _CHECKPOINT = "f2a2-sim opponent training"
 _SIDES = (LEFT, RIGHT)
 REMEMBERED_ROUNDS = 100
+MIRRORED_ACTION = np.array(
+    [MOVES.index((-dx, dy)) for dx, dy in MOVES]
+    + [len(MOVES) + ATTACKS.index((-dx, dy)) for dx, dy in ATTACKS]
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,8 @@ class TrainSettings:
     hidden_size: int = 128
     hidden_layers: int = 2
     negative_slope: float = 0.01
-    learning_rate: float = 5e-4
+    learning_rate_first: float = 5e-4
+    learning_rate_last: float = 5e-5
     discount: float = 0.95
     n_step: int = 3
     batch_size: int = 256
@@ -94,13 +104,19 @@ class SelfPlay:
         self._replay = StepReplay(settings.replay_steps, 2 * settings.agents, OBSERVATION_SIZE)
         self._network = _network(settings, torch.Generator().manual_seed(settings.seed))
         self._target = _network(settings, torch.Generator().manual_seed(settings.seed))
-        self._optimiser = torch.optim.Adam(self._network.parameters(), lr=settings.learning_rate)
+        self._optimiser = torch.optim.Adam(self._network.parameters(), lr=settings.learning_rate_first)
 
     def play_round(self) -> RoundResult:
         """One episode of self-play, learning on the way."""
         settings = self.settings
         rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([settings.seed, self.rounds_done])))
-        epsilon = self._epsilon()
+        epsilon = _linear(
+            settings.epsilon_first, settings.epsilon_last, self.rounds_done, settings.epsilon_rounds
+        )
+        rate_first, rate_last = settings.learning_rate_first, settings.learning_rate_last
+        rate = _linear(rate_first, rate_last, self.rounds_done, settings.rounds)
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
         policy = SoftPolicy(epsilon, 0.0)
         n = settings.agents
         self._engine.reset(int(rng.integers(2**31)))
@@ -159,7 +175,7 @@ class SelfPlay:
         partial.replace(path)
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint of these settings (``rounds`` may differ); CheckpointError otherwise."""
+        """Go on from a checkpoint of the very same settings; CheckpointError otherwise."""
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
@@ -167,7 +183,7 @@ class SelfPlay:
                     raise CheckpointError(f"{path}: not a checkpoint of an opponent's training; remove it.")
                 saved = json.loads(metadata["settings"])
                 mine = dataclasses.asdict(self.settings)
-                wrong = [k for k in mine if k != "rounds" and saved.get(k) != mine[k]]
+                wrong = [k for k in mine if saved.get(k) != mine[k]]
                 if wrong:
                     told = ", ".join(f"{k} = {saved.get(k)!r}, here {mine[k]!r}" for k in wrong)
                     raise CheckpointError(
@@ -197,11 +213,6 @@ class SelfPlay:
         self._updates = int(metadata["updates"])
         self.recent.extend(RoundResult(**result) for result in json.loads(metadata["recent"]))
 
-    def _epsilon(self) -> float:
-        s = self.settings
-        share = min(1.0, self.rounds_done / max(1, s.epsilon_rounds))
-        return s.epsilon_first + share * (s.epsilon_last - s.epsilon_first)
-
     def _look(self) -> NDArray[np.float32]:
         return np.concatenate([self._engine.observations(side) for side in _SIDES])
 
@@ -214,13 +225,15 @@ class SelfPlay:
         """One step of double Q-learning: y = G + bootstrap * Qbar(s', argmax_a Q(s', a)), Huber loss."""
         s = self.settings
         batch = self._replay.draw(s.batch_size, s.n_step, s.discount, rng)
-        now = torch.from_numpy(batch.observations).float() / LEVELS
-        later = torch.from_numpy(batch.later).float() / LEVELS
+        mirrored = rng.random(s.batch_size) < 0.5
+        actions = np.where(mirrored, MIRRORED_ACTION[batch.actions], batch.actions)
+        now = torch.from_numpy(mirror(batch.observations, mirrored)).float() / LEVELS
+        later = torch.from_numpy(mirror(batch.later, mirrored)).float() / LEVELS
         with torch.no_grad():
             best = self._network(later).argmax(dim=1, keepdim=True)
             ahead = self._target(later).gather(1, best).squeeze(1)
             goal = torch.from_numpy(batch.returns) + torch.from_numpy(batch.bootstrap) * ahead
-        value = self._network(now).gather(1, torch.from_numpy(batch.actions)[:, None]).squeeze(1)
+        value = self._network(now).gather(1, torch.from_numpy(actions)[:, None]).squeeze(1)
         loss = nn.functional.smooth_l1_loss(value, goal)
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -229,6 +242,16 @@ class SelfPlay:
         if self._updates % s.target_every_updates == 0:
             self._target.load_state_dict(self._network.state_dict())
         return float(loss.detach())
+
+
+def mirror(views: NDArray[np.uint8], which: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Views ``[b, 845]`` of which those chosen, bool ``[b]``, are as seen with left and right exchanged."""
+    grid = views.reshape(-1, VIEW, VIEW, CHANNELS)
+    return np.where(which[:, None, None, None], grid[:, :, ::-1], grid).reshape(views.shape)
+
+
+def _linear(first: float, last: float, now: int, span: int) -> float:
+    return first + min(1.0, now / max(1, span)) * (last - first)
 
 
 def _network(settings: TrainSettings, generator: torch.Generator) -> nn.Sequential:

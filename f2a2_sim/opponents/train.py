@@ -1,7 +1,7 @@
 """Trains the frozen opponent of battle by self-play: ``python -m f2a2_sim.opponents.train``.
 
 The policy that ships with the package was made by the command in its metadata. A training of the same
-settings and seed on the same machine gives the same file; other machines may round differently.
+settings and seed on the same machine gives the same policy; other machines may round differently.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import SafetensorError
 
 from f2a2_sim.errors import F2A2Error, RunError
 from f2a2_sim.opponents.iql import SoftPolicy, save_opponent
@@ -69,7 +70,7 @@ def train_opponent(
             out, play.layers(), policy, settings.negative_slope, _about(settings, list(play.recent))
         )
         checkpoint.unlink(missing_ok=True)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise RunError(
             f"--out {out}: cannot write there ({error}). Free space or give another path."
         ) from error

@@ -85,7 +85,7 @@ class BattleWorld:
         return self.step(actions[-1])
 
     def episode_summary(self) -> dict[str, float]:
-        """Totals of the episode so far, and ``win``: 1 if more of ours stand than of theirs, 0 if fewer, or 0.5.
+        """Totals of the episode so far and ``win``: 1 if more of us stand than of them, 0 if fewer, or 0.5.
 
         An annihilated enemy is thus a win; ``enemy_alive`` = 0 tells it from a win on numbers.
         """

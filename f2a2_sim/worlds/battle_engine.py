@@ -18,6 +18,9 @@ So a unit that lives earns exactly -0.005, -0.105, 0.095 (hit) or 4.895 (kill), 
 (had hit). Hits that landed = (rewards between 0 and 1) + (enemies lost), with no hit counted twice or missed:
 one who killed and then died in the same step is found by its victim, not by its lost reward.
 
+(``battle_v4`` itself plays the first step of an episode wrongly: it gives the right army the left one's
+actions. That is its wrapper's doing and does not happen here.)
+
 The wheels of MAgent2 are built without OpenMP, so a step does not depend on the number of threads.
 """
 
@@ -26,17 +29,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from magent2.environments.battle.battle import default_reward_args, get_config
-from magent2.gridworld import GridWorld
 from numpy.typing import NDArray
 
 from f2a2_sim.worlds.battlefield import place_armies
+from f2a2_sim.worlds.magent2_engine import new_grid
 
 VIEW = 13
 CHANNELS = 5
 OBSERVATION_SIZE = VIEW * VIEW * CHANNELS
-N_ACTIONS = 21
-STAY = 6  # of 13 moves (0..12), the one by (0, 0); 13..20 attack the eight cells around
+_NEAR = [(dx, dy) for dy in range(-2, 3) for dx in range(-2, 3)]
+MOVES = tuple((dx, dy) for dx, dy in _NEAR if dx * dx + dy * dy <= 4)
+ATTACKS = tuple((dx, dy) for dx, dy in _NEAR if 0 < dx * dx + dy * dy <= 2)
+N_ACTIONS = len(MOVES) + len(ATTACKS)  # action k: move by MOVES[k], or attack the cell at ATTACKS[k - 13]
+STAY = MOVES.index((0, 0))
 FULL_HP = 10.0
 LEFT, RIGHT = 0, 1
 _OWN_HP = (VIEW // 2, VIEW // 2, 2)
@@ -61,7 +66,7 @@ class BattleEngine:
         self.agents = agents
         self.map_size = map_size
         self._places = place_armies(agents, map_size)
-        self._grid = GridWorld(get_config(map_size, False, 0, **default_reward_args), map_size=map_size)
+        self._grid = new_grid(map_size)
         self._handles = self._grid.get_handles()
         self._rows: list[NDArray[np.int64]] = [np.arange(agents), np.arange(agents)]
 

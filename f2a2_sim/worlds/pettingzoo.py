@@ -16,12 +16,12 @@ from f2a2_sim.worlds.spaces import discrete_actions, observation_encoder
 
 
 class PettingZooWorld:
-    """The environment that ``path`` ("package.module:callable") makes from ``env_args``; all its agents learn.
+    """The environment that ``path`` ("package.module:callable") makes from ``env_args``; all agents learn.
 
     Agents are the environment's ``possible_agents``, in its order, each alive while the environment lists it.
     One that leaves without a word (neither terminated nor truncated) counts as terminated. The environment
-    must be a function of its reset seed and its actions, or a run can be neither repeated nor resumed. Its own
-    time limit and ``episode_steps`` both end an episode, whichever comes first.
+    must be a function of its reset seed and its actions, or a run can be neither repeated nor resumed. Its
+    own time limit and ``episode_steps`` both end an episode, whichever comes first.
 
     Raises UsageError at construction for what a scenario can mend, RunError when the environment fails.
     """
@@ -185,7 +185,7 @@ def _find(path: str) -> Callable[..., Any]:
     except Exception as error:
         raise UsageError(
             f"world.env = {path!r}: module {module_name!r} cannot be imported ({_told(error)}); expected "
-            "the name of an installed module. Install its package, mend the name, or put its folder on PYTHONPATH."
+            "the name of an installed module. Install its package, mend the name, or set PYTHONPATH."
         ) from error
     for part in attribute.split("."):
         if not hasattr(found, part):
@@ -195,8 +195,8 @@ def _find(path: str) -> Callable[..., Any]:
         found = getattr(found, part)
     if not callable(found):
         raise UsageError(
-            f"world.env = {path!r}: {attribute!r} is a {type(found).__name__}; expected a callable that makes "
-            "a PettingZoo parallel environment, usually named 'parallel_env'."
+            f"world.env = {path!r}: {attribute!r} is a {type(found).__name__}; expected a callable that "
+            "makes a PettingZoo parallel environment, usually named 'parallel_env'."
         )
     make: Callable[..., Any] = found
     return make

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from f2a2_sim.errors import UsageError
+from f2a2_sim.worlds import make_world
+
+SPREAD = "mpe2.simple_spread_v3:parallel_env"
+
+
+def test_battle_by_its_keys() -> None:
+    world = make_world(
+        "battle", agents=20, map_size=40, opponent="random", episode_steps=7, default_action=13
+    )
+    assert len(world.agents) == 20
+    assert world.reset(0).alive.all()
+    assert (world.episode_steps, world.default_action) == (7, 13)
+    assert world.render().shape[0] % 40 == 0
+
+
+def test_the_shipped_opponent_is_one_that_fights() -> None:
+    """Against an army that stands still for 100 steps it loses nobody and kills many."""
+    world = make_world("battle", agents=36, opponent="iql", episode_steps=100)
+    step = world.reset(0)
+    while not step.done:
+        step = world.step(np.full(36, world.default_action))
+    assert world.episode_summary()["deaths"] > 18
+
+
+def test_any_parallel_environment_by_its_path() -> None:
+    world = make_world(SPREAD, env_args={"N": 2}, agents=2)
+    assert [agent.name for agent in world.agents] == ["agent_0", "agent_1"]
+    assert world.default_action == 0
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"env": "battle"}, r"world\.agents = null: battle needs"),
+        ({"env": "battle", "agents": 11}, r"world\.agents = 11: expected 12 to 625"),
+        (
+            {"env": "battle", "agents": 12, "env_args": {"x": 1}},
+            r"world\.env_args = {'x': 1}: battle takes none",
+        ),
+        (
+            {"env": "battle", "agents": 12, "opponent": "alphazero"},
+            r"world\.opponent = 'alphazero': expected",
+        ),
+        (
+            {"env": "battle", "agents": 12, "default_action": 21},
+            r"world\.default_action = 21: expected 0 to 20",
+        ),
+        ({"env": "battle", "agents": 12, "episode_steps": 0}, r"world\.episode_steps = 0"),
+        ({"env": "Battle", "agents": 12}, r"world\.env = 'Battle': expected 'battle' or"),
+        ({"env": SPREAD, "env_args": {"N": 2}, "agents": 3}, r"world\.agents = 3: .* has 2 agents"),
+        ({"env": SPREAD, "map_size": 40}, r"world\.map_size = 40: only battle has a map"),
+    ],
+)
+def test_what_cannot_be(keys: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make_world(**keys)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import numpy as np
 
 from network.errors import TopologyError
 from network.spec import PartitionSpec
-from network.streams import Bools, Floats, Ints, generator
+from network.streams import Bools, Floats, Ints, WordFamily, generator
 
 
 class Partitions:

@@ -232,9 +232,9 @@ def schema() -> None:
     """
     import json
 
-    from f2a2_sim.scenario.schema import Scenario
+    from f2a2_sim.scenario.schema import scenario_json_schema
 
-    typer.echo(json.dumps(Scenario.model_json_schema(), indent=2))
+    typer.echo(json.dumps(scenario_json_schema(), indent=2))
 
 
 @app.command()

@@ -335,3 +335,13 @@ class Scenario(Section):
 def conflict(key: str, message: str) -> PydanticCustomError:
     """An error of values that do not fit together, to be reported at ``key`` (dotted, from the top)."""
     return PydanticCustomError("scenario_conflict", "{message}", {"key": key, "message": message})
+
+
+def scenario_json_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of scenario files, for editors."""
+    schema = Scenario.model_json_schema()
+    for definition in schema["$defs"].values():
+        kind = definition.get("properties", {}).get("kind")
+        if kind is not None and "const" in kind:
+            kind.setdefault("description", definition["description"].partition("\n")[0])
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

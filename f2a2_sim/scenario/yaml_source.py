@@ -106,7 +106,7 @@ def parse_value(text: str) -> Any:
 
 def dump_yaml(data: Any) -> str:
     """YAML text that :func:`parse_yaml` reads back equal; keys keep their order."""
-    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
+    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=110)
     return text
 
 

@@ -24,7 +24,6 @@ from f2a2_sim.results.plots import (
     ORANGE,
     PURPLE,
     RED,
-    SERIES,
     FloatArray,
     new_figure,
     seconds_scale,
@@ -36,7 +35,11 @@ from f2a2_sim.results.timeline import match_messages, readable_window
 
 MANY_EDGES = 300
 MOST_DRAWN_EDGES = 4000
-_LOSS_COLOURS = LinearSegmentedColormap.from_list("loss", ["#4f9fd6", "#d9a21b", "#cf2f3f"])
+_LOSS_COLOURS = LinearSegmentedColormap.from_list(
+    "loss", ["#55a9e0", "#4fb58c", "#e0b02c", "#e0662c", "#cf2346"]
+)
+# Unlike the colours of losses, beside which they stand.
+_NODE_COLOURS = ("#8e6bbf", "#8a8f98", "#c06c9b", "#a0703c", "#5560c8", "#17a2a2", "#6d8f3a", "#b0478f")
 _TIMELINE_COLOURS = {
     "act": BLUE,
     "learn": GREEN,
@@ -190,7 +193,7 @@ def _drawing(
         )
         axis.add_collection(lines)
         size = 60 if n <= 30 else 24 if n <= 100 else 9
-        for name, colour in zip(sorted(set(profiles.tolist())), SERIES * 5, strict=False):
+        for name, colour in zip(sorted(set(profiles.tolist())), _NODE_COLOURS * 5, strict=False):
             mine = profiles == name
             axis.scatter(
                 places[mine, 0],

@@ -93,9 +93,10 @@ def to_svg(figure: Figure, identity: str, label: str) -> str:
     svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{identity}-\1)", svg)
     svg = re.sub(r"xlink:href=\"#([^\"]+)\"", rf'xlink:href="#{identity}-\1"', svg)
     svg = svg.replace(INK, "currentColor")
-    width = float(re.search(r"viewBox=\"0 0 ([\d.]+)", svg).group(1))  # type: ignore[union-attr]
-    head = f'<svg role="img" aria-label="{label}" style="max-width:{width * 4 / 3:.0f}px"'
-    svg = re.sub(r"<svg width=\"[^\"]+\" height=\"[^\"]+\"", head, svg, count=1)
+    tag, rest = svg.split(">", 1)
+    width_pt = float(tag.split('viewBox="0 0 ')[1].split()[0])
+    tag = re.sub(r' (width|height)="[^"]*"', "", tag)
+    svg = f'{tag} role="img" aria-label="{label}" style="max-width:{width_pt * 4 / 3:.0f}px">{rest}'
     return re.sub(r"font: ([^;\"]*?)'sans-serif'[^;\"]*", r"font: \1inherit", svg).strip()
 
 
@@ -120,7 +121,7 @@ def trailing_mean(values: FloatArray, window: int) -> FloatArray:
 
 
 def smoothing_window(points: int) -> int:
-    return max(1, points // 15)
+    return max(1, points // 10)
 
 
 def learning_curve(episodes: Columns, baseline: float | None) -> str:
@@ -263,7 +264,7 @@ def overlay(
                 x, trailing_mean(y, window), color=colour, label=name, marker="o" if len(y) == 1 else ""
             )
         _baseline(axis, baseline)
-        axis.set_title(title)
+        axis.set_ylabel(title)
         axis.set_xlabel(x_label)
         figure.legend(loc="outside lower center", ncols=2 if len(curves) < 5 else 3, fontsize=8)
         return to_svg(figure, identity, title)

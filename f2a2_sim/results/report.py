@@ -6,6 +6,7 @@ so they can be written again at any time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,18 @@ from markupsafe import Markup
 from f2a2_sim.errors import UsageError
 from f2a2_sim.results import diagrams, plots, words
 from f2a2_sim.results.folder import RunFolder, write_atomically
-from f2a2_sim.results.summary import Summary
-from f2a2_sim.results.tables import DEVICES, EPISODES, LINKS, METRICS, TIMELINE, Columns
-from f2a2_sim.results.words import bytes_text, duration, number, percent
+from f2a2_sim.results.summary import Summary, build_summary
+from f2a2_sim.results.tables import (
+    DEVICES,
+    EPISODES,
+    LINKS,
+    METRICS,
+    NUMPY_TYPES,
+    TIMELINE,
+    Columns,
+    TableSchema,
+)
+from f2a2_sim.results.words import bytes_text, duration, energy_text, number, percent
 
 _FIGHT = ("hits", "kills", "deaths")
 _FATES = ("delivered", "lost", "queue_dropped", "absent_dropped", "in_flight")
@@ -36,23 +46,26 @@ class RunData:
     metrics: Columns
     episodes: Columns
     devices: Columns
-    links: Columns | None
+    links: Columns
     timeline: Columns
 
     @classmethod
     def read(cls, run_dir: Path) -> RunData:
         """UsageError if the folder is none or cannot be read."""
         folder = RunFolder.open(run_dir)
-        return cls(
-            folder=folder,
-            summary=folder.read_summary(),
-            scenario=folder.read_scenario(),
-            metrics=folder.read_table(METRICS),
-            episodes=folder.read_table(EPISODES),
-            devices=folder.read_table(DEVICES),
-            links=folder.read_table(LINKS) if folder.table_file(LINKS).is_file() else None,
-            timeline=folder.read_table(TIMELINE),
-        )
+        scenario = folder.read_scenario()
+        metrics, episodes = folder.read_table(METRICS), folder.read_table(EPISODES)
+        devices, links = _table_if_written(folder, DEVICES), _table_if_written(folder, LINKS)
+        if folder.summary_file.is_file():
+            summary = folder.read_summary()
+        else:
+            summary = _summary_so_far(folder, scenario, metrics, episodes, devices)
+        timeline = folder.read_table(TIMELINE)
+        return cls(folder, summary, scenario, metrics, episodes, devices, links, timeline)
+
+    @property
+    def name(self) -> str:
+        return self.folder.path.resolve().name
 
     def measures(self, name: str) -> bool:
         """Whether the metrics have a single number in that column."""
@@ -98,7 +111,7 @@ def write_report(run_dir: Path) -> Path:
         sections=_sections(run),
         settings=words.flatten(run.scenario),
         glossary=words.GLOSSARY,
-        command=f"f2a2-sim run {run.folder.path.name}/scenario.yaml --out again",
+        command=f"f2a2-sim run {run.name}/scenario.yaml --out {run.name}-again",
         duration=duration,
     )
     write_atomically(run.folder.report_file, page.encode())
@@ -123,6 +136,37 @@ def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
     )
     write_atomically(out, page.encode())
     return out
+
+
+def _table_if_written(folder: RunFolder, schema: TableSchema) -> Columns:
+    """The table, or no rows: these tables are written when a run ends (links: only where it records them)."""
+    if folder.table_file(schema).is_file():
+        return folder.read_table(schema)
+    return {column.name: np.empty(0, dtype=NUMPY_TYPES[column.kind]) for column in schema.columns}
+
+
+def _summary_so_far(
+    folder: RunFolder, scenario: dict[str, Any], metrics: Columns, episodes: Columns, devices: Columns
+) -> Summary:
+    """What a run that has written no summary yet had done at its last checkpoint."""
+    if len(metrics["row"]) == 0:
+        raise UsageError(
+            f"{folder.path}: the run has recorded nothing yet. Wait for its first checkpoint, or go on with"
+            f" it: f2a2-sim resume {folder.path}"
+        )
+    return build_summary(
+        scenario=str(scenario["name"]),
+        seed=int(scenario["seed"]),
+        agents=int(scenario["world"]["agents"] or metrics["alive"].max()),
+        status="running",
+        totals={name: column[-1] for name, column in metrics.items()},
+        metrics=metrics,
+        episodes=episodes,
+        devices=devices,
+        staleness_s=(math.nan, math.nan),
+        baseline=None,
+        peak_memory_bytes=0,
+    )
 
 
 def _template(name: str) -> jinja2.Template:
@@ -205,10 +249,11 @@ def _consensus(run: RunData) -> Section | None:
         figures.append(Figure("Disagreement", Markup(plots.disagreement(run.metrics)), caption))
     if run.measures("staleness_p50_s"):
         stale = run.summary.staleness_s
-        caption = (
-            "Age of the neighbours' copies at the moment an agent averaged them. Over the whole run: median"
-            f" {duration(stale.p50)}, 95 % younger than {duration(stale.p95)}."
-        )
+        caption = "Age of the neighbours' copies at the moment an agent averaged them."
+        if stale.p50 is not None:
+            caption += (
+                f" Over the whole run: median {duration(stale.p50)}, 95 % younger than {duration(stale.p95)}."
+            )
         figures.append(Figure("Staleness", Markup(plots.staleness(run.metrics)), caption))
     if not figures:
         return None
@@ -247,7 +292,7 @@ def _network(run: RunData) -> Section | None:
 
 
 def _graph(run: RunData) -> Section | None:
-    if run.links is None or len(run.links["sender"]) == 0:
+    if len(run.links["sender"]) == 0:
         return None
     made = diagrams.graph(run.links, run.devices["profile"])
     figures = []
@@ -293,7 +338,7 @@ def _devices(run: RunData) -> Section | None:
                 str(int(mine.sum())),
                 f"{100 * devices['utilisation'][mine].mean():.1f} %",
                 f"{100 * devices['off_s'][mine].mean() / duration_s:.1f} %",
-                f"{number(devices['energy_j'][mine].mean())} J",
+                energy_text(float(devices["energy_j"][mine].mean())),
                 number(devices["updates"][mine].mean()),
                 f"{int(devices['missed_deadlines'][mine].sum()):,}",
             )
@@ -307,7 +352,7 @@ def _devices(run: RunData) -> Section | None:
     figure = Figure("How devices spent their time", Markup(diagrams.device_use(devices, duration_s)), caption)
     lead = (
         f"{run.summary.agents} modelled devices over {duration(duration_s)} of virtual time used"
-        f" {number(run.summary.energy_j)} J together.{note}"
+        f" {energy_text(run.summary.energy_j)} together.{note}"
     )
     return Section("devices", "Devices", lead, (figure,), tuple(rows))
 

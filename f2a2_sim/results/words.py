@@ -61,6 +61,10 @@ class Trend:
     window: int
     error: float
 
+    def is_above(self, value: float) -> bool:
+        """Whether the last episodes lie above it by more than two standard errors."""
+        return self.last - 2 * self.error > value
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -72,11 +76,11 @@ class Tile:
 
 
 def trend(values: Sequence[float | None]) -> Trend | None:
-    """Means over the first and last tenth of the episodes (at least one, at most 20); None of nothing."""
+    """Means over the first and last fifth of the episodes (at least one, at most 20); None of nothing."""
     numbers = np.array([value for value in values if value is not None], dtype=np.float64)
     if numbers.size == 0:
         return None
-    window = int(np.clip(numbers.size // 10, 1, 20))
+    window = int(np.clip(numbers.size // 5, 1, 20))
     last = numbers[-window:]
     error = float(last.std(ddof=1) / math.sqrt(window)) if window > 1 else math.nan
     return Trend(float(numbers[:window].mean()), float(last.mean()), window, error)
@@ -110,18 +114,21 @@ def verdict(summary: Summary) -> list[str]:
             f" episode; the random policy hit {number(baseline.hits)} times and killed"
             f" {number(baseline.kills)}."
         )
-        said.append(_fight_verdict(difference > 0, hits.last > baseline.hits, kills.last > baseline.kills))
+        if returns.window > 1:
+            said.append(
+                _fight_verdict(difference > 0, hits.is_above(baseline.hits), kills.is_above(baseline.kills))
+            )
     return said
 
 
 def _fight_verdict(better: bool, more_hits: bool, more_kills: bool) -> str:
     if more_hits and more_kills:
-        return "It hits and kills more than the random policy: it fights."
+        return "It hits and kills clearly more than the random policy: it fights."
     if better and not more_hits:
-        return "It earns more but does not hit more: so far it saves the cost of attacks, it does not fight."
+        return "It earns more without hitting clearly more: so far it saves the cost of attacks."
     if more_hits:
-        return "It hits more than the random policy, but does not kill more."
-    return "It does not fight better than the random policy."
+        return "It hits clearly more than the random policy, but does not clearly kill more."
+    return "It does not clearly fight better than the random policy."
 
 
 def tiles(summary: Summary) -> list[Tile]:
@@ -163,7 +170,7 @@ def tiles(summary: Summary) -> list[Tile]:
                 f"of {messages.sent:,}, {bytes_text(summary.bytes_sent)}",
             )
         )
-    made.append(Tile("energy", f"{number(summary.energy_j / max(1, summary.agents))} J", "per device, mean"))
+    made.append(Tile("energy", energy_text(summary.energy_j / max(1, summary.agents)), "per device, mean"))
     return made
 
 
@@ -202,7 +209,7 @@ def comparison_rows(summaries: Sequence[Summary]) -> list[tuple[str, ...]]:
         ("staleness, median", [duration(s.staleness_s.p50) for s in summaries]),
         ("staleness, 95 % younger", [duration(s.staleness_s.p95) for s in summaries]),
         ("missed deadlines", [f"{s.missed_deadlines:,}" for s in summaries]),
-        ("energy per device", [f"{number(s.energy_j / max(1, s.agents))} J" for s in summaries]),
+        ("energy per device", [energy_text(s.energy_j / max(1, s.agents)) for s in summaries]),
         ("virtual time", [duration(s.virtual_time_s) for s in summaries]),
         ("wall time", [duration(s.wall_time_s) for s in summaries]),
     ]
@@ -271,6 +278,13 @@ def duration(seconds: float | None) -> str:
         if seconds >= size:
             return f"{number(seconds / size)} {unit}"
     return "0 s" if seconds == 0 else f"{seconds:.1e} s"
+
+
+def energy_text(joules: float) -> str:
+    for size, unit in ((1e9, "GJ"), (1e6, "MJ"), (1e3, "kJ")):
+        if joules >= size:
+            return f"{number(joules / size)} {unit}"
+    return f"{number(joules)} J"
 
 
 def bytes_text(count: float) -> str:

@@ -25,7 +25,7 @@ from f2a2_sim.scenario.yaml_source import KeyPath, YamlSource, dotted
 from f2a2_sim.simulator.build import build_world
 from f2a2_sim.worlds.base import World
 from network.carrier import SimulatedCarrier
-from network.errors import NetworkSpecError
+from network.errors import LinkError, NetworkSpecError
 
 GIB = 1024.0**3
 
@@ -47,7 +47,8 @@ class _Findings:
         try:
             yield
         except NetworkSpecError as error:
-            self.add(("network", *error.key.split(".")), str(error))
+            section = ("network", "link") if isinstance(error, LinkError) else ("network",)
+            self.add((*section, *error.key.split(".")), str(error))
         except UsageError as error:
             self.add(_leading_key(str(error)) or path, str(error))
         except ValueError as error:

@@ -106,7 +106,7 @@ def test_binomial_quantile_is_exact(trials: int, probability: float) -> None:
 
 
 def test_retransmission_of_packets_sends_only_the_lost_ones_again() -> None:
-    """Expected packets on the air: n (1 + p + p^2 + ...) up to the last retry; given up: any still missing."""
+    """Expected packets on the air: n (1 + p + p^2 + ...) up to the last retry; given up: any missing."""
     p, packets, tries = 0.2, 50, 3
     spec = LinkSpec(
         loss=BernoulliLoss(probability=p),

@@ -152,7 +152,7 @@ class _Session:
         with self._display:
             self._display.on_event("measuring the random policy")
             self._baseline = measure_random_policy(self._scenario)
-            simulation = self._simulation(purge_step=None)
+            simulation = self._simulation(resumed_at=None)
             simulation.start()
             return self._go_on(simulation)
 
@@ -162,18 +162,18 @@ class _Session:
             self._display.on_event(f"reading {checkpoint.path}")
             state = read_checkpoint(self._folder, checkpoint, self._run_id)
             self._baseline = Baseline(**state["baseline"]) if state["baseline"] is not None else None
-            simulation = self._simulation(purge_step=int(state["simulation"]["world"]["env_steps"]))
+            simulation = self._simulation(resumed_at=int(state["simulation"]["world"]["env_steps"]))
             simulation.load_state(state["simulation"])
             self._next_checkpoint = list_checkpoints(self._folder)[-1].number + 1
             self._checkpointed_episode = simulation.episode
             self._log(simulation, f"resumed from {checkpoint.path.name}")
             return self._go_on(simulation)
 
-    def _simulation(self, purge_step: int | None) -> Simulation:
+    def _simulation(self, resumed_at: int | None) -> Simulation:
         record = self._scenario.record
         listeners: list[RowListener] = [self._display]
         if record.tensorboard:
-            listeners.append(TensorBoard(self._folder, purge_step))
+            listeners.append(TensorBoard(self._folder, resumed_at))
         recorder = Recorder(record.timeline_agents, record.timeline_events, listeners)
         self._listeners = listeners
         parts = build(self._scenario, self._device)

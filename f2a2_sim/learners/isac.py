@@ -34,7 +34,7 @@ from f2a2_sim.errors import CheckpointError, UsageError
 from f2a2_sim.learners.base import Batch, BoolArray, FleetSetup, FloatArray, IntArray
 from f2a2_sim.learners.config import LearnerConfig
 from f2a2_sim.learners.replay import FleetReplay
-from f2a2_sim.learners.stacked import MlpShape, StackedAdam, StackedMlp, blocks_of, clip_rows
+from f2a2_sim.learners.stacked import MlpShape, StackedAdam, StackedMlp, blocks_of, clip_rows, zeros
 from f2a2_sim.learners.work import count_flops, count_launches
 
 _TD_MEMORY = 0.99  # per update, of the running mean that `normalise_td` divides by
@@ -182,8 +182,8 @@ class IsacFleet:
         self._actor_columns = slice(0, self.actor.size)
         self._critic_columns = slice(self.actor.size, self.actor.size + self.critics.size)
         like = torch.empty(0, dtype=setup.dtype, device=setup.device)
-        self.parameters = like.new_zeros(k, self._critic_columns.stop)
-        self.targets = like.new_zeros(k, self.critics.size)
+        self.parameters = zeros((k, self._critic_columns.stop), setup.dtype, setup.device)
+        self.targets = zeros((k, self.critics.size), setup.dtype, setup.device)
         self.adam = StackedAdam(self.parameters, config.learning_rate)
         dual = setup.beta > 0
         shared = self.shared_parameters().shape[1]
@@ -367,8 +367,10 @@ class IsacFleet:
         return self.parameters[:, self.shared_columns()]
 
     def take_consensus(self, rows: IntArray, view: Tensor) -> None:
-        """w <- ``view`` ``[r, S]`` (5.4c); lambda <- lambda + beta (w~ - w) (5.4d)."""
+        """w <- ``view`` ``[r, S]`` (5.4c); lambda <- lambda + beta (w~ - w) (5.4d). Nothing at beta = 0."""
         beta = self.setup.beta
+        if beta <= 0:
+            return
         own = self.shared_parameters()
         for run, positions in blocks_of(rows, self.config.block_agents):
             w = view[torch.from_numpy(positions).to(view.device)]

@@ -40,12 +40,12 @@ def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
         return {"$pairs": [[key, _pack(item, f"{path}/{key}", tensors)] for key, item in value.items()]}
     if isinstance(value, list | tuple):
         return [_pack(item, f"{path}/{index}", tensors) for index, item in enumerate(value)]
-    if isinstance(value, np.ndarray):
-        tensors[path] = torch.from_numpy(np.ascontiguousarray(value))
-        return {_REFERENCE: path, _KIND: "array"}
-    if isinstance(value, Tensor):
-        tensors[path] = value.detach()
-        return {_REFERENCE: path, _KIND: "tensor"}
+    if isinstance(value, np.ndarray | Tensor):
+        while path in tensors:  # {"a": {"b": x}, "a/b": y}
+            path += "'"
+        array = isinstance(value, np.ndarray)
+        tensors[path] = torch.from_numpy(np.ascontiguousarray(value)) if array else value.detach()
+        return {_REFERENCE: path, _KIND: "array" if array else "tensor"}
     if isinstance(value, np.generic):
         return value.item()
     if value is None or isinstance(value, bool | int | float | str):

@@ -107,6 +107,10 @@ ThreadsOption = Annotated[
         help="CPU threads of the arithmetic; results are equal bit for bit only at an equal number.",
     ),
 ]
+Checkpoint = Annotated[
+    int | None,
+    typer.Option("--checkpoint", min=1, help="Number of a checkpoint that is kept; default the newest."),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")]
 
 
@@ -162,6 +166,7 @@ def run(
 @app.command()
 def resume(
     run_dir: RunDir,
+    checkpoint: Checkpoint = None,
     device: DeviceOption = ComputeDevice.cpu,
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
@@ -172,16 +177,33 @@ def resume(
     """
     from f2a2_sim import api
 
-    _finish(api.resume(run_dir, device=device.value, threads=threads, progress=not quiet))
+    _finish(
+        api.resume(run_dir, device=device.value, threads=threads, progress=not quiet, checkpoint=checkpoint)
+    )
 
 
 @app.command()
-def report(runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")]) -> None:
-    """Write report.html of each run again, also of one that is unfinished."""
-    from f2a2_sim.results.report import write_report
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Page that compares two runs or more; default comparison.html beside them."
+        ),
+    ] = None,
+) -> None:
+    """Write report.html of each run again, also of one that is unfinished; of several also a comparison.
+
+    [bold]Example[/bold]
+
+      f2a2-sim report runs/paper runs/gossip --out paper-or-gossip.html
+    """
+    from f2a2_sim.results.report import write_comparison, write_report
 
     for run_dir in runs:
         typer.echo(write_report(run_dir))
+    if len(runs) > 1:
+        typer.echo(write_comparison(runs, out if out is not None else runs[0].parent / "comparison.html"))
 
 
 @app.command()
@@ -260,11 +282,15 @@ def replay(
         Path | None,
         typer.Option("--out", help="The file, .gif or .mp4 (extra `video`); default RUN/replay.gif."),
     ] = None,
+    checkpoint: Checkpoint = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Which episode is played.")] = 0,
+    fps: Annotated[int, typer.Option("--fps", min=1, max=60, help="Steps a second.")] = 12,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Stop after so many steps.")] = None,
 ) -> None:
-    """Play an episode with the policies of a run's newest checkpoint, as a film; needs no screen."""
+    """Play an episode with the policies of a run's checkpoint, as a film; needs no screen."""
     from f2a2_sim.results.replay import write_replay
 
-    typer.echo(write_replay(run_dir, out if out is not None else run_dir / "replay.gif"))
+    typer.echo(write_replay(run_dir, out, checkpoint=checkpoint, seed=seed, fps=fps, max_steps=steps))
 
 
 @app.command(
@@ -313,7 +339,7 @@ def _complain(message: str) -> None:
 
 
 def _is_of_typer(error: Exception) -> bool:
-    """Whether typer turns the error into a message or a status (its click may be its own or the public one)."""
+    """Whether typer turns the error into a message or a status; its click may be its own or the public one."""
     return isinstance(error, typer.Exit | typer.Abort) or hasattr(error, "format_message")
 
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 
+import hypothesis
+
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_variable] = "1"
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 
-import torch
-from hypothesis import settings
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("suite")
 
-torch.set_num_threads(1)
-torch.use_deterministic_algorithms(True)
 
-settings.register_profile("suite", deadline=None, derandomize=True, print_blob=True)
-settings.load_profile("suite")
+def pytest_configure() -> None:
+    """Import torch only after the variables are set."""
+    import torch
+
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)

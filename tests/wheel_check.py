@@ -1,4 +1,4 @@
-"""Builds a wheel, installs it in a fresh virtual environment, and uses it from an empty folder (make wheel-check).
+"""Builds a wheel, installs it in a fresh virtual environment, uses it from an empty folder: make wheel-check.
 
 Dependencies are taken from the environment that runs this script, so nothing is downloaded.
 """

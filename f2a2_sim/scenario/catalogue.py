@@ -9,6 +9,7 @@ from devices.catalog import device_profile, load_catalog
 from f2a2_sim.errors import UsageError
 from f2a2_sim.scenario.load import shipped_scenarios
 from f2a2_sim.scenario.yaml_source import parse_yaml
+from network.profiles import link_profiles, resolve_link
 
 _LARGE = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _GIB = 1024.0**3
@@ -48,6 +49,30 @@ def device_details(name: str) -> Table:
     )
 
 
+def link_table() -> Table:
+    """Every link of the catalogue, a line each."""
+    table = _list("Links", "f2a2-sim profiles links NAME: every figure with its source")
+    table.add_column("sends", justify="right", no_wrap=True)
+    table.add_column("latency", no_wrap=True)
+    table.add_column("loss", no_wrap=True)
+    table.add_column("what it is")
+    for name, profile in link_profiles().items():
+        link = profile.link
+        rate = "unlimited" if link.bandwidth_bps is None else f"{short(link.bandwidth_bps)}bit/s"
+        table.add_row(name, rate, link.latency.kind, link.loss.kind, profile.description)
+    return table
+
+
+def link_details(name: str) -> Table:
+    """Every figure of one link, with its source; UsageError for an unknown name."""
+    try:
+        resolve_link(name)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    profile = link_profiles()[name]
+    return _details(name, profile.description, profile.link.model_dump(), profile.sources)
+
+
 def scenario_table() -> Table:
     """The shipped scenarios, each with the first line of its comment."""
     table = _list("Scenarios", "f2a2-sim run NAME")
@@ -85,6 +110,13 @@ def _details(name: str, description: str, figures: dict[str, object], sources: d
     table.add_column("value", justify="right")
     table.add_column("source")
     for key, value in figures.items():
-        shown = f"{value:g}" if isinstance(value, float) else "null" if value is None else str(value)
-        table.add_row(key, shown, sources.get(key, ""))
+        table.add_row(key, _shown(value), sources.get(key, ""))
     return table
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{key}: {_shown(inner)}" for key, inner in value.items())
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "null" if value is None else str(value)

@@ -12,6 +12,7 @@ from devices.catalog import device_profile
 from devices.spec import AvailabilitySpec, DeviceProfile
 from f2a2_sim.randomness import Streams
 from f2a2_sim.scenario.schema import FleetGroup, Scenario
+from network.profiles import resolve_link
 from network.spec import LinkSpec
 
 
@@ -53,7 +54,7 @@ def plan_fleet(scenario: Scenario, n_agents: int) -> FleetPlan:
 
 
 def group_sizes(shares: Sequence[float], n_agents: int) -> list[int]:
-    """Whole numbers of agents in proportion to ``shares``, by largest remainders; they sum to ``n_agents``."""
+    """Agents per group in proportion to ``shares``, by largest remainders; they sum to ``n_agents``."""
     exact = [share * n_agents for share in shares]
     sizes = [int(part + 1e-9) for part in exact]
     by_remainder = sorted(range(len(shares)), key=lambda i: (sizes[i] - exact[i], i))
@@ -69,6 +70,4 @@ def group_link(scenario: Scenario, group: FleetGroup) -> tuple[str, LinkSpec]:
         return network.link.profile or "network.link", network.link.spec
     if group.link in network.custom_links:
         return group.link, network.custom_links[group.link].spec
-    from network.profiles import link_profile
-
-    return group.link, link_profile(group.link)
+    return group.link, resolve_link(group.link)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from math import isclose
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from devices.spec import AlwaysOn, AvailabilitySpec, CustomProfile, JitterSpec, NoJitter
 from f2a2_sim.consensus.config import ConsensusConfig
 from f2a2_sim.learners.config import LearnerConfig
+from network.profiles import resolve_link
 from network.spec import LinkSpec, PartitionSpec, RingPlusRandomTopology, TopologySpec
 
 BATTLE_MIN_AGENTS = 12
@@ -208,17 +209,16 @@ class LinkChoice(LinkSpec):
 
     profile: str | None = Field(
         None,
-        description="Link of `f2a2-sim profiles links` that supplies every key not given here; null = none.",
+        description="Link of `f2a2-sim profiles links`, or for network.link of custom_links, that supplies every key not "
+        "given here; null = none.",
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _take_from_profile(cls, given: Any) -> Any:
+    def _start_from_profile(cls, given: Any) -> Any:
         if not isinstance(given, dict) or not isinstance(given.get("profile"), str):
             return given
-        from network.profiles import link_profile
-
-        return {**link_profile(given["profile"]).model_dump(), **given}
+        return {**resolve_link(given["profile"]).model_dump(), **given}
 
     @property
     def spec(self) -> LinkSpec:
@@ -232,15 +232,24 @@ class NetworkConfig(Section):
     topology: TopologySpec = Field(
         default_factory=lambda: RingPlusRandomTopology(share=0.03), description="The graph of the agents."
     )
-    link: LinkChoice = Field(
-        default_factory=LinkChoice, description="The link of every agent whose group names no other."
-    )
     custom_links: dict[str, LinkChoice] = Field(
         default_factory=dict, description="Links of your own by name, beside those of the catalogue."
+    )
+    link: LinkChoice = Field(
+        default_factory=LinkChoice, description="The link of every agent whose group names no other."
     )
     partitions: tuple[PartitionSpec, ...] = Field(
         default=(), description="Times in which groups of agents cannot reach each other."
     )
+
+    @field_validator("link", mode="before")
+    @classmethod
+    def _start_from_custom_link(cls, given: Any, info: ValidationInfo) -> Any:
+        name = given.get("profile") if isinstance(given, dict) else None
+        custom: dict[str, LinkChoice] = info.data.get("custom_links", {})
+        if name not in custom:
+            return given
+        return {**custom[name].spec.model_dump(), **given, "profile": None}
 
 
 class RecordConfig(Section):

@@ -10,9 +10,18 @@ import pytest
 from f2a2_sim.scenario.keys import default_at, kinds_at, known_keys, names_at, nearest_key
 from f2a2_sim.scenario.schema import Scenario, scenario_json_schema
 
-SECTIONS = (
-    "name seed duration world learner consensus devices network record checkpoint".split()
-)  # of the scenario, as the documentation lists them
+SECTIONS = [
+    "name",
+    "seed",
+    "duration",
+    "world",
+    "learner",
+    "consensus",
+    "devices",
+    "network",
+    "record",
+    "checkpoint",
+]
 
 
 def objects(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -129,8 +129,9 @@ class GraphFigure:
 def not_arrived(links: Columns) -> FloatArray:
     """Share of each link's messages that were lost or dropped; NaN for a link that carried none."""
     gone = links["lost"] + links["queue_dropped"] + links["absent_dropped"]
+    total = links["sent"] + links["duplicated"]
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.where(links["sent"] > 0, gone / links["sent"], np.nan))
+        return np.asarray(np.where(total > 0, gone / total, np.nan))
 
 
 def graph(links: Columns, profiles: NDArray[np.str_]) -> GraphFigure:
@@ -153,7 +154,7 @@ def _pairs(links: Columns, n: int) -> dict[tuple[int, int], float]:
     high = np.maximum(links["sender"][now], links["receiver"][now])
     codes, inverse = np.unique(low * n + high, return_inverse=True)
     gone = (links["lost"] + links["queue_dropped"] + links["absent_dropped"])[now]
-    sent = np.bincount(inverse, weights=links["sent"][now], minlength=len(codes))
+    sent = np.bincount(inverse, weights=(links["sent"] + links["duplicated"])[now], minlength=len(codes))
     lost = np.bincount(inverse, weights=gone, minlength=len(codes))
     with np.errstate(invalid="ignore", divide="ignore"):
         shares = np.where(sent > 0, lost / sent, np.nan)

@@ -72,8 +72,8 @@ def check_format(path: Path) -> None:
             import imageio_ffmpeg  # noqa: F401
         except ImportError:
             raise UsageError(
-                f"--out {path}: .mp4 needs the package imageio-ffmpeg, which is not installed. Name a .gif, or"
-                " install it: pip install 'f2a2-sim[video]'"
+                f"--out {path}: .mp4 needs the package imageio-ffmpeg, which is not installed. Name a .gif,"
+                " or install it: pip install 'f2a2-sim[video]'"
             ) from None
 
 

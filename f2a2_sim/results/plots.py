@@ -30,6 +30,7 @@ FATE_COLOURS = {
     "lost": RED,
     "queue_dropped": ORANGE,
     "absent_dropped": PURPLE,
+    "expired": "#c8b400",
     "in_flight": BLUE,
 }
 FATE_NAMES = {
@@ -37,6 +38,7 @@ FATE_NAMES = {
     "lost": "lost on the link",
     "queue_dropped": "dropped: queue full",
     "absent_dropped": "dropped: device off",
+    "expired": "arrived too old",
     "in_flight": "still under way",
 }
 _RC: Any = {
@@ -214,9 +216,14 @@ def staleness(metrics: Columns) -> str:
         return to_svg(figure, "staleness", "Age of the copies used in consensus")
 
 
-def message_fates(metrics: Columns) -> str:
-    """What became of the messages, as shares of those whose fate was decided in each stretch of time."""
-    names = ("delivered", "lost", "queue_dropped", "absent_dropped")
+def message_fates(metrics: Columns) -> str | None:
+    """What became of the messages, as shares of those whose fate was decided in each stretch of time.
+
+    None if no message has met its fate yet.
+    """
+    names = [name for name in FATE_NAMES if name != "in_flight" and metrics[name][-1] > 0]
+    if not names:
+        return None
     with style():
         figure = new_figure(10.5, 2.9)
         axis = figure.subplots()
@@ -241,7 +248,7 @@ def message_fates(metrics: Columns) -> str:
         axis.margins(x=0)
         axis.set_ylabel("share of messages (%)")
         axis.set_xlabel(f"virtual time ({unit})")
-        figure.legend(loc="outside upper center", ncols=4)
+        figure.legend(loc="outside upper center", ncols=len(names))
         return to_svg(figure, "fates", "Fates of messages over virtual time")
 
 

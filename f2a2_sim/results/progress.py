@@ -264,12 +264,13 @@ def _facts(state: RunState, row: Mapping[str, Any]) -> list[tuple[str, str]]:
         )
     if row["sent"]:
         dropped = row["queue_dropped"] + row["absent_dropped"]
+        total = row["sent"] + row["duplicated"]
         facts.append(
             (
                 "messages",
                 f"{row['sent']:,} sent ({bytes_text(row['bytes_sent'])}),"
-                f" {percent(row['delivered'], row['sent'])} delivered,"
-                f" {percent(row['lost'], row['sent'])} lost, {percent(dropped, row['sent'])} dropped",
+                f" {percent(row['delivered'], total)} delivered,"
+                f" {percent(row['lost'], total)} lost, {percent(dropped, total)} dropped",
             )
         )
     facts.append(

@@ -98,14 +98,14 @@ def load_policy(
     fleets = _fleets(scenario, world)
     if len(tensors) != len(fleets):
         raise CheckpointError(
-            f"{source.path}: holds {len(tensors)} fleets of agents, but the scenario beside it has {len(fleets)}."
-            " Put back the scenario.yaml that belongs to it"
+            f"{source.path}: holds {len(tensors)} fleets of agents, but the scenario beside it has"
+            f" {len(fleets)}. Put back the scenario.yaml that belongs to it"
         )
     for (_, learner), name in zip(fleets, sorted(tensors, key=_fleet_number), strict=True):
         if tensors[name].shape != learner.parameters.shape:
             raise CheckpointError(
-                f"{source.path}: policies of shape {list(tensors[name].shape)}, but the scenario beside it has"
-                f" {list(learner.parameters.shape)}. Put back the scenario.yaml that belongs to it"
+                f"{source.path}: policies of shape {list(tensors[name].shape)}, but the scenario beside"
+                f" it has {list(learner.parameters.shape)}. Put back the scenario.yaml that belongs to it"
             )
         with torch.no_grad():
             learner.parameters.copy_(tensors[name])

@@ -33,7 +33,6 @@ from f2a2_sim.results.tables import (
 from f2a2_sim.results.words import bytes_text, duration, energy_text, number, percent
 
 _FIGHT = ("hits", "kills", "deaths")
-_FATES = ("delivered", "lost", "queue_dropped", "absent_dropped", "in_flight")
 
 
 @dataclass(frozen=True)
@@ -265,30 +264,28 @@ def _network(run: RunData) -> Section | None:
     messages = run.summary.messages
     if messages.sent == 0:
         return None
-    rows = [("fate", "messages", "share")]
-    rows += [
-        (
-            plots.FATE_NAMES[fate],
-            f"{getattr(messages, fate):,}",
-            percent(getattr(messages, fate), messages.sent),
-        )
-        for fate in _FATES
-    ]
-    rows.append(("sent", f"{messages.sent:,}", percent(messages.sent, messages.sent)))
-    if messages.expired:
-        rows.append(("beside these: too old to be used", f"{messages.expired:,}", ""))
+    rows: list[tuple[str, ...]] = [("fate", "messages", "share")]
+    for fate, name in plots.FATE_NAMES.items():
+        count = getattr(messages, fate)
+        rows.append((name, f"{count:,}", percent(count, messages.total)))
     if messages.duplicated:
-        rows.append(("beside these: extra copies", f"{messages.duplicated:,}", ""))
+        rows.append(("extra copies made by the network", f"{messages.duplicated:,}", ""))
+        rows.append(
+            ("sent, and extra copies", f"{messages.total:,}", percent(messages.total, messages.total))
+        )
+    else:
+        rows.append(("sent", f"{messages.sent:,}", percent(messages.sent, messages.total)))
     caption = (
         "Each stretch of time shows what became of the messages whose fate was decided in it."
         " Exact counts of the whole run are in the table."
     )
-    figure = Figure("What became of the messages", Markup(plots.message_fates(run.metrics)), caption)
+    svg = plots.message_fates(run.metrics)
+    figures = (Figure("What became of the messages", Markup(svg), caption),) if svg else ()
     lead = (
         f"{messages.sent:,} consensus messages, {bytes_text(run.summary.bytes_sent)} in all,"
         f" {bytes_text(run.summary.bytes_sent / messages.sent)} each. One message goes to one receiver."
     )
-    return Section("messages", "Messages", lead, (figure,), tuple(rows))
+    return Section("messages", "Messages", lead, figures, tuple(rows))
 
 
 def _graph(run: RunData) -> Section | None:

@@ -13,9 +13,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+import f2a2_sim
 from f2a2_sim.results.tables import finite_or_none
 
-_PACKAGES = ("f2a2-sim", "torch", "numpy", "magent2", "pettingzoo", "simpy", "networkx", "pyarrow")
+_PACKAGES = ("torch", "numpy", "magent2", "pettingzoo", "simpy", "networkx", "pyarrow")
 
 
 def _null_unless_finite(value: Any) -> Any:
@@ -52,7 +53,10 @@ class Baseline(_Model):
 
 
 class Messages(_Model):
-    """Fates of the consensus messages: sent is the sum of delivered, lost, dropped and in flight."""
+    """What became of the consensus messages.
+
+    sent + duplicated = delivered + lost + queue_dropped + absent_dropped + expired + in_flight.
+    """
 
     sent: int
     delivered: int
@@ -62,6 +66,11 @@ class Messages(_Model):
     expired: int
     in_flight: int
     duplicated: int
+
+    @property
+    def total(self) -> int:
+        """All copies that were ever under way: what the fates are shares of."""
+        return self.sent + self.duplicated
 
 
 class Staleness(_Model):
@@ -170,10 +179,10 @@ def build_summary(
 
 def versions() -> dict[str, str]:
     """Versions of what a run's numbers depend on; a package that is not installed is left out."""
-    found = {"python": platform.python_version()}
+    found = {"f2a2_sim": f2a2_sim.__version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package.replace("-", "_")] = importlib.metadata.version(package)
+            found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
     return found

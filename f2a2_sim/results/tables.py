@@ -80,11 +80,15 @@ def _wall(name: str, description: str) -> Column:
 
 _FATES = (
     _count("sent", "Consensus messages handed to the network, one per receiver.", "messages"),
-    _count("delivered", "Messages that reached a receiver that was on.", "messages"),
+    _count("delivered", "Messages that reached a receiver that was on, in time.", "messages"),
     _count("lost", "Messages lost on the link.", "messages"),
     _count("queue_dropped", "Messages dropped because the sending queue was full.", "messages"),
     _count("absent_dropped", "Messages dropped because sender or receiver was off.", "messages"),
-    _count("expired", "Delivered messages that consensus left out because they were too old.", "messages"),
+    _count(
+        "expired",
+        "Messages that arrived older than max_age_s: not used, not counted as delivered.",
+        "messages",
+    ),
 )
 
 METRICS = TableSchema(
@@ -132,8 +136,16 @@ METRICS = TableSchema(
         _count(
             "in_flight", "Messages under way at this moment (queued, being sent, or propagating).", "messages"
         ),
-        _count("duplicated", "Extra copies that the network delivered; not part of `sent`.", "messages"),
-        _count("bytes_sent", "Bytes handed to the network so far.", "bytes"),
+        _count(
+            "duplicated",
+            "Extra copies that the network made: not part of `sent`, each with a fate of its own.",
+            "messages",
+        ),
+        _count(
+            "bytes_sent",
+            "Bytes given to transmitters so far: resends included, messages refused by a full queue not.",
+            "bytes",
+        ),
         _real("staleness_p50_s", "s", "Median age of the copies that consensus used since the last row."),
         _real("staleness_p95_s", "s", "95th percentile of the age of those copies."),
         _count(
@@ -205,6 +217,11 @@ LINKS = TableSchema(
         _count("sender", "Number of the sending agent."),
         _count("receiver", "Number of the receiving agent."),
         *_FATES,
+        _count(
+            "duplicated",
+            "Extra copies that the network made: not part of `sent`, each with a fate of its own.",
+            "messages",
+        ),
         _real("latency_mean_s", "s", "Mean time from hand-over to arrival of its delivered messages."),
         Column("currently_connected", "bool", "", "Whether the link exists in the graph at the end."),
     ),
@@ -248,13 +265,13 @@ def to_arrow(schema: TableSchema, columns: Mapping[str, Any]) -> pa.Table:
 
 
 def from_arrow(schema: TableSchema, table: pa.Table) -> Columns:
-    """The columns of that schema as numpy arrays; KeyError if one is not in the table."""
-    return {
-        column.name: np.asarray(table.column(column.name).to_pylist(), dtype=NUMPY_TYPES[column.kind])
-        if column.kind == "text"
-        else table.column(column.name).to_numpy().astype(NUMPY_TYPES[column.kind], copy=False)
-        for column in schema.columns
-    }
+    """The columns of that schema as arrays of one's own; KeyError if one is not in the table."""
+    columns: Columns = {}
+    for column in schema.columns:
+        values = table.column(column.name)
+        plain = values.to_pylist() if column.kind == "text" else values.to_numpy()
+        columns[column.name] = np.array(plain, dtype=NUMPY_TYPES[column.kind])
+    return columns
 
 
 def compare_metrics(a: Mapping[str, Any], b: Mapping[str, Any], schema: TableSchema = METRICS) -> list[str]:

@@ -31,7 +31,7 @@ GLOSSARY = (
     ),
     ("entropy", "How evenly a policy spreads over its actions, in nat; 0 means it always does the same."),
     ("episode", "One game of the world, from its start to victory, defeat or the limit of steps."),
-    ("expired message", "A message that arrived but was too old (max_age_s) to be averaged."),
+    ("expired message", "A message that arrived older than consensus.max_age_s and was not averaged."),
     ("lockstep", "The world takes its next step when the actions of all live agents have arrived."),
     (
         "missed deadline",
@@ -166,7 +166,7 @@ def tiles(summary: Summary) -> list[Tile]:
         made.append(
             Tile(
                 "messages delivered",
-                percent(messages.delivered, messages.sent),
+                percent(messages.delivered, messages.total),
                 f"of {messages.sent:,}, {bytes_text(summary.bytes_sent)}",
             )
         )
@@ -205,7 +205,7 @@ def comparison_rows(summaries: Sequence[Summary]) -> list[tuple[str, ...]]:
         ("deaths per episode, last episodes", [last(s.deaths) for s in summaries]),
         ("disagreement at the end", [number(s.disagreement.last) for s in summaries]),
         ("messages sent", [f"{s.messages.sent:,}" for s in summaries]),
-        ("messages delivered", [percent(s.messages.delivered, s.messages.sent) for s in summaries]),
+        ("messages delivered", [percent(s.messages.delivered, s.messages.total) for s in summaries]),
         ("staleness, median", [duration(s.staleness_s.p50) for s in summaries]),
         ("staleness, 95 % younger", [duration(s.staleness_s.p95) for s in summaries]),
         ("missed deadlines", [f"{s.missed_deadlines:,}" for s in summaries]),

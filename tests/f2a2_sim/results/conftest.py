@@ -12,6 +12,7 @@ import yaml
 
 from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.results.recorder import Recorder
+from f2a2_sim.results.report import write_report
 from f2a2_sim.results.summary import Baseline, build_summary
 from f2a2_sim.results.tables import DEVICES, LINKS
 
@@ -55,7 +56,7 @@ def write_synthetic_run(
     loss = np.clip(rng.beta(1.2, 12, size=len(links)), 0, 1)
     totals = {
         name: np.zeros(len(links), dtype=np.int64)
-        for name in ("sent", "delivered", "lost", "queue_dropped", "absent_dropped", "expired")
+        for name in ("sent", "delivered", "lost", "queue_dropped", "absent_dropped", "expired", "duplicated")
     }
     fates = list(totals)
     updates = missed = in_flight = 0
@@ -87,8 +88,11 @@ def write_synthetic_run(
                 totals["lost"] += lost
                 totals["queue_dropped"] += queued
                 totals["absent_dropped"] += absent
-                totals["delivered"] += sent - lost - queued - absent
-                totals["expired"] += rng.binomial(sent - lost - queued - absent, 0.01)
+                old = rng.binomial(sent - lost - queued - absent, 0.01)
+                totals["expired"] += old
+                extra = rng.binomial(sent, 0.002)
+                totals["duplicated"] += extra
+                totals["delivered"] += sent - lost - queued - absent - old + extra
                 recorder.ages(rng.lognormal(-4.5, 0.6, size=200))
             in_flight = int(rng.integers(0, 4)) if episode else 0
             counted = {name: int(totals[name].sum()) for name in fates}
@@ -117,7 +121,6 @@ def write_synthetic_run(
                 disagreement=(2.0 * np.exp(-episode / 3) + 0.35 + rng.normal(0, 0.02)) if episode else 0.0,
                 **counted,
                 in_flight=in_flight,
-                duplicated=3 * episode,
                 bytes_sent=counted["sent"] * 150_000,
                 missed_deadlines=missed,
                 utilisation=0.42 + rng.normal(0, 0.01),
@@ -253,6 +256,14 @@ def resolved_scenario(name: str, agents: int, episodes: int, seed: int, battle: 
         "network": {"topology": {"kind": "ring_plus_random", "share": 0.2}, "link": {"profile": "wifi_5"}},
         "record": {"every_steps": 20, "timeline_agents": 8},
     }
+
+
+@pytest.fixture(scope="session")
+def reported_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A finished run with its report, for tests that only read."""
+    folder = write_synthetic_run(tmp_path_factory.mktemp("reported") / "run")
+    write_report(folder.path)
+    return folder
 
 
 @pytest.fixture

@@ -339,7 +339,7 @@ def _complain(message: str) -> None:
 
 
 def _is_of_typer(error: Exception) -> bool:
-    """Whether typer turns the error into a message or a status; its click may be its own or the public one."""
+    """Whether typer turns the error into a message or a status; it may bring its own click."""
     return isinstance(error, typer.Exit | typer.Abort) or hasattr(error, "format_message")
 
 

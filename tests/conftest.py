@@ -16,9 +16,10 @@ hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, p
 hypothesis.settings.load_profile("suite")
 
 
-def pytest_configure() -> None:
-    """Import torch only after the variables are set."""
+def pytest_runtest_setup() -> None:
+    """Undo what a run in an earlier test has set for its whole process."""
     import torch
 
     torch.set_num_threads(1)
+    torch.set_flush_denormal(False)
     torch.use_deterministic_algorithms(True)

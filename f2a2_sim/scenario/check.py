@@ -166,7 +166,7 @@ def _one_learner(scenario: Scenario, observation_size: int, n_actions: int, army
     )
     try:
         return make_fleet(scenario.learner, setup)
-    except RuntimeError as error:  # torch's word for memory that cannot be had
+    except (MemoryError, RuntimeError) as error:  # numpy's and torch's words for memory that cannot be had
         raise UsageError(
             f"learner.replay_transitions = {scenario.learner.replay_transitions}: the learner of one agent "
             "does not "

@@ -28,7 +28,9 @@ class DurationConfig(Section):
     """When the run ends: at the first of the limits that are given."""
 
     episodes: int | None = Field(None, ge=1, description="Episodes of the world.")
-    env_steps: int | None = Field(None, ge=1, description="Steps of the world, over all episodes.")
+    env_steps: int | None = Field(
+        None, ge=1, description="Steps of the world; the episode in which the limit is reached is finished."
+    )
     virtual_time_s: float | None = Field(None, gt=0.0, description="Seconds of simulated time.")
     wall_time_s: float | None = Field(
         None,
@@ -209,8 +211,10 @@ class LinkChoice(LinkSpec):
 
     profile: str | None = Field(
         None,
-        description="Link of `f2a2-sim profiles links`, or for network.link of custom_links, that supplies every key not "
-        "given here; null = none.",
+        description=(
+            "Link of `f2a2-sim profiles links`, or for network.link of custom_links, that supplies every key "
+            "not given here; null = none."
+        ),
     )
 
     @model_validator(mode="before")
@@ -320,23 +324,17 @@ class Scenario(Section):
                 f"network.topology.redraw is {topology.redraw}; set redraw: never, or use gossip or paper",
             )
         learner, agents = self.learner, self.world.agents
-        if agents is not None:
-            capacity = learner.replay_transitions // agents
-            if learner.batch_size > capacity:
+        if agents is None:
+            return self
+        capacity = learner.replay_transitions // agents
+        for key in ("batch_size", "warmup_transitions"):
+            wanted = getattr(learner, key)
+            if 2 * wanted > capacity:
                 raise conflict(
-                    "learner.batch_size",
-                    f"a batch of {learner.batch_size} does not fit an agent's replay of {capacity} "
-                    "transitions "
-                    f"(learner.replay_transitions {learner.replay_transitions} / world.agents {agents}); "
-                    f"use at most {capacity}, or at least {learner.batch_size * agents} replay_transitions",
-                )
-            if learner.warmup_transitions > capacity:
-                raise conflict(
-                    "learner.warmup_transitions",
-                    f"an agent would never have {learner.warmup_transitions} transitions: its replay keeps "
-                    f"{capacity} "
-                    f"(learner.replay_transitions {learner.replay_transitions} / world.agents {agents}); "
-                    f"use at most {capacity}",
+                    f"learner.{key}",
+                    f"{key}: {wanted} needs a replay of twice that, but an agent's keeps {capacity} transitions "
+                    f"(replay_transitions {learner.replay_transitions} / world.agents {agents}); "
+                    f"use at most {capacity // 2}, or at least {2 * wanted * agents} replay_transitions",
                 )
         return self
 

@@ -25,6 +25,19 @@ learner: {hidden_size: 8, batch_size: 8, replay_transitions: 1200}
 record: {every_steps: 4, baseline_episodes: 1}
 """
 
+COMMANDS = [
+    "run",
+    "resume",
+    "report",
+    "validate",
+    "profiles",
+    "schema",
+    "scenarios",
+    "trace",
+    "replay",
+    "train-opponent",
+]
+
 
 def call(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
@@ -44,10 +57,7 @@ def test_version() -> None:
     assert call("--version").stdout == f"f2a2-sim {f2a2_sim.__version__}\n"
 
 
-@pytest.mark.parametrize(
-    "command",
-    ["run", "resume", "report", "validate", "profiles", "schema", "scenarios", "trace", "replay", "train-opponent"],
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_listed_and_has_help(command: str) -> None:
     assert command in call("--help").stdout
     result = call(command, "--help")
@@ -220,34 +230,29 @@ def test_two_reports_make_a_comparison(tiny: Path, tmp_path: Path) -> None:
     assert str(tmp_path / "comparison.html") in call("report", *runs).stdout
 
 
-def test_sigint_ends_with_130_and_resume_finishes(tiny: Path, tmp_path: Path) -> None:
+def test_sigint_ends_with_130_and_resume_goes_on(tiny: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    command = [
-        sys.executable,
-        "-m",
-        "f2a2_sim",
-        "run",
-        str(tiny),
-        "duration.episodes=400",
-        "--out",
-        str(run),
-        "-q",
-    ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    command = ["run", tiny, "duration.episodes=400", "checkpoint.every_wall_s=0.1", "--out", run, "-q"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "f2a2_sim", *map(str, command)], stderr=subprocess.PIPE, text=True
+    )
     try:
-        for _ in range(600):
-            if (run / "tensorboard").exists():
-                break
-            time.sleep(0.1)
+        deadline = time.monotonic() + 60
+        while not list(run.glob("checkpoints/*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 130
     assert f"f2a2-sim resume {run}" in stderr
-    text = (run / "scenario.yaml").read_text()
-    (run / "scenario.yaml").write_text(text.replace("episodes: 400", "episodes: 1"))
-    assert call("resume", run, "-q").exit_code in (0, 130)
+    episodes = json.loads((run / "summary.json").read_text())["episodes"]
+    assert 0 <= episodes < 400
+    scenario = (run / "scenario.yaml").read_text()
+    (run / "scenario.yaml").write_text(scenario.replace("episodes: 400", f"episodes: {episodes + 3}"))
+    assert call("resume", run, "-q").exit_code == 0
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["status"], summary["episodes"]) == ("finished", episodes + 3)
 
 
 def test_module_form_and_exit_status_of_the_process() -> None:

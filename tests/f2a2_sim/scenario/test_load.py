@@ -281,8 +281,11 @@ def test_wrong_values_name_key_value_and_expectation(write, override: str, key: 
         ),
         (["consensus.scheme=push_sum", "consensus.max_age_s=3"], ["push_sum", "max_age_s is 3"]),
         (["consensus.scheme=push_sum"], ["push_sum needs a fixed graph", "redraw is every_round"]),
-        (["learner.replay_transitions=6400"], ["a batch of 128", "replay of 100", "8192"]),
-        (["learner.warmup_transitions=9000"], ["9000 transitions", "keeps 7812"]),
+        (
+            ["learner.replay_transitions=6400"],
+            ["batch_size: 128", "keeps 100", "at most 50", "at least 16384"],
+        ),
+        (["learner.warmup_transitions=9000"], ["warmup_transitions: 9000", "keeps 7812", "at most 3906"]),
         (["network.partitions=[{start_s: 3, end_s: 2, fraction: 0.5}]"], ["end_s = 2.0", "start_s = 3.0"]),
         (["network.link={loss_per: packet}"], ["loss_per", "mtu_bytes"]),
         (["devices.availability={kind: schedule, on: [[5, 3]]}"], ["[5, 3]", "end after it starts"]),

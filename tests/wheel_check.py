@@ -5,6 +5,7 @@ Dependencies are taken from the environment that runs this script, so nothing is
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -20,7 +21,11 @@ def main() -> None:
         folder = Path(name)
         (folder / "empty").mkdir()
         pip = [sys.executable, "-m", "pip"]
-        subprocess.run([*pip, "wheel", "-q", "--no-deps", "-w", folder, ROOT], check=True)
+        source = folder / "source"
+        shutil.copytree(
+            ROOT, source, ignore=shutil.ignore_patterns(".*", "runs", "build", "*.egg-info", "__pycache__")
+        )
+        subprocess.run([*pip, "wheel", "-q", "--no-deps", "-w", folder, source], check=True)
         (wheel,) = folder.glob("*.whl")
         venv.create(folder / "venv", with_pip=False)
         python = folder / "venv" / "bin" / "python"

@@ -167,6 +167,8 @@ def _one_learner(scenario: Scenario, observation_size: int, n_actions: int, army
     try:
         return make_fleet(scenario.learner, setup)
     except (MemoryError, RuntimeError) as error:  # numpy's and torch's words for memory that cannot be had
+        if isinstance(error, RuntimeError) and "allocate" not in str(error):
+            raise
         raise UsageError(
             f"learner.replay_transitions = {scenario.learner.replay_transitions}: the learner of one agent "
             "does not "

@@ -332,7 +332,7 @@ class Scenario(Section):
             if 2 * wanted > capacity:
                 raise conflict(
                     f"learner.{key}",
-                    f"{key}: {wanted} needs a replay of twice that, but an agent's keeps {capacity} transitions "
+                    f"{key}: {wanted} needs a replay of twice that, but an agent's keeps {capacity} "
                     f"(replay_transitions {learner.replay_transitions} / world.agents {agents}); "
                     f"use at most {capacity // 2}, or at least {2 * wanted * agents} replay_transitions",
                 )

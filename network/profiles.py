@@ -40,7 +40,7 @@ def resolve_link(
 ) -> LinkSpec:
     """The link that a user means.
 
-    ``choice`` is the name of a profile, or keys of a link; beside a key ``profile`` they replace its own keys.
+    ``choice`` is the name of a profile, or keys of a link; beside a key ``profile`` they replace its keys.
     ``custom`` holds the user's own links by name, which may start from a profile too. Raises LinkError
     for an unknown name, and pydantic's ValidationError for wrong keys.
     """

@@ -238,6 +238,22 @@ def test_copies_come_after_their_originals_on_ordered_links() -> None:
     np.testing.assert_array_equal(versions, np.repeat(np.arange(50), 2))
 
 
+def test_messages_dropped_with_their_sender_hold_nobody_up_but_those_on_the_way_do() -> None:
+    delay = UniformLatency(low_s=0.0, high_s=1.0)
+    c = carrier(links=LinkSpec(latency=delay, bandwidth_bps=8e5, ordered=True))
+    own = carrier(links=LinkSpec(latency=delay, bandwidth_bps=8e5))
+    begun = [send(c, 0.0) for _ in range(60)]  # 10 ms each
+    c.sender_off(0.195, np.array([0]))
+    for _ in range(60):
+        send(own, 0.0)
+    own.sender_off(0.195, np.array([0]))
+    held_until = max(sends.arrival_s[0] for sends in begun[:20])
+    assert held_until < max(sends.arrival_s[0] for sends in begun)
+    got, free = send(c, 0.2).arrival_s[0], send(own, 0.2).arrival_s[0]
+    assert got == max(free, held_until)
+    assert free < held_until, "another seed is needed for this to show anything"
+
+
 # ---------------------------------------------------------------- absence, age, cuts
 
 
@@ -392,6 +408,16 @@ def test_a_state_of_another_format_is_refused() -> None:
     c = make_any()
     with pytest.raises(ValueError, match="format = 99: expected carrier state of format 1"):
         c.load_state({**c.state(), "format": 99})
+
+
+def test_sums_do_not_depend_on_when_they_are_looked_at() -> None:
+    once, often = complete(6, PLAIN), complete(6, PLAIN)
+    for k in range(200):
+        for c in (once, often):
+            send(c, float(k), range(6))
+            drain(c, k + 0.9)
+        often.link_table()
+    np.testing.assert_array_equal(once.link_table()["latency_mean_s"], often.link_table()["latency_mean_s"])
 
 
 # ---------------------------------------------------------------- odd sizes

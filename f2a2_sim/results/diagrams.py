@@ -312,7 +312,7 @@ def _arrivals(
     if received.size:
         heights = np.array([rows[int(agent)] for agent in events["agent"][received]]) + 0.19
         times = (events["end_s"][received] - start) / divisor
-        axis.scatter(times, heights, marker="v", s=13, color=_TIMELINE_COLOURS["receive"], lw=0, zorder=4)
+        axis.scatter(times, heights, marker="v", s=18, color=_TIMELINE_COLOURS["receive"], lw=0, zorder=4)
 
 
 def _flights(axis: Axes, events: Columns, rows: Mapping[int, int], start: float, divisor: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ _STRIP = 0.065  # of the picture's width
 _BACKGROUND: Rgb = (29, 35, 48)
 _GIF_COLOURS = 64
 _HOLD_S = 1.5
+_LEAST_WIDTH = 480
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,9 @@ class Word:
 
 
 def captioned(frame: Frame, words: Sequence[Word]) -> Frame:
-    """The picture with a strip of text above it: uint8 ``[h + strip, w, 3]``, both sides even."""
+    """The picture with a strip of text above it: uint8, both sides even; small pictures are enlarged."""
+    scale = math.ceil(_LEAST_WIDTH / frame.shape[1])
+    frame = frame.repeat(scale, axis=0).repeat(scale, axis=1)
     height, width = frame.shape[:2]
     strip = max(18, round(width * _STRIP))
     canvas = Image.new("RGB", (width + width % 2, strip + height + (strip + height) % 2), _BACKGROUND)

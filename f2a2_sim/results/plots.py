@@ -16,6 +16,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from f2a2_sim.results.tables import Columns
@@ -41,6 +42,7 @@ FATE_NAMES = {
     "expired": "arrived too old",
     "in_flight": "still under way",
 }
+_MESSAGES_A_STRETCH, _MOST_STRETCHES = 50, 60
 _RC: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "f2a2-sim",
@@ -104,8 +106,13 @@ def to_svg(figure: Figure, identity: str, label: str) -> str:
 
 def seconds_scale(longest_s: float) -> tuple[float, str]:
     """A divisor and a unit in which that time is easy to read."""
-    for divisor, unit in ((3600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms")):
-        if longest_s >= 2 * divisor:
+    for least_s, divisor, unit in (
+        (7200, 3600.0, "h"),
+        (120, 60.0, "min"),
+        (1, 1.0, "s"),
+        (1e-3, 1e-3, "ms"),
+    ):
+        if longest_s >= least_s:
             return divisor, unit
     return 1e-6, "µs"
 
@@ -164,7 +171,8 @@ def fighting(episodes: Columns, baselines: dict[str, float | None], names: Seque
             _baseline(axis, baselines.get(name))
             axis.set_title(name)
             axis.set_xlabel("episode")
-            axis.set_ylim(bottom=0)
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axis.set_ylim(0, max(1.0, axis.get_ylim()[1]))
             _legend(axis)
         axes[0].set_ylabel("per episode, whole army")
         return to_svg(figure, "fighting", "Hits, kills and deaths per episode")
@@ -228,7 +236,9 @@ def message_fates(metrics: Columns) -> str | None:
         figure = new_figure(10.5, 2.9)
         axis = figure.subplots()
         rows = len(metrics["row"])
-        edges = np.unique(np.linspace(0, rows - 1, min(rows, 61)).astype(int))
+        decided_in_all = sum(int(metrics[name][-1]) for name in names)
+        stretches = int(np.clip(decided_in_all // _MESSAGES_A_STRETCH, 1, _MOST_STRETCHES))
+        edges = np.unique(np.linspace(0, rows - 1, min(rows, 1 + stretches)).astype(int))
         gains = np.array([np.diff(metrics[name][edges], prepend=0) for name in names], dtype=np.float64)
         decided = gains.sum(axis=0)
         keep = decided > 0

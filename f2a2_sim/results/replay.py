@@ -127,7 +127,7 @@ def _fleets(scenario: Scenario, world: World) -> list[tuple[NDArray[np.int64], L
     """Agents of one shape each, in the order of the simulator's fleets, with next to no replay memory."""
     specs = list(world.agents)
     config = scenario.learner.model_copy(
-        update={"replay_transitions": len(specs) * max(scenario.learner.batch_size, 1)}
+        update={"batch_size": 1, "warmup_transitions": 0, "replay_transitions": 2 * len(specs)}
     )
     fleets = []
     for size, n_actions in sorted({(spec.observation_size, spec.n_actions) for spec in specs}):

@@ -250,7 +250,7 @@ def _setting(value: Any) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three significant digits, thousands separated, no exponent between 0.001 and 1e9; "-" for nothing."""
+    """Whole numbers whole, others to three significant digits; thousands separated; "-" for nothing."""
     if value is None or not math.isfinite(value):
         return "-"
     if value == 0:
@@ -258,9 +258,10 @@ def number(value: float | None) -> str:
     size = abs(value)
     if size >= 1e9 or size < 1e-3:
         return f"{value:.2e}"
+    if size >= 1 and value == round(value):
+        return f"{round(value):,}"
     digits = max(0, 2 - math.floor(math.log10(size)))
-    text = f"{value:,.{digits}f}"
-    return text.rstrip("0").rstrip(".") if "." in text and size >= 100 else text
+    return f"{value:,.{digits}f}"
 
 
 def percent(part: float, whole: float) -> str:

@@ -59,6 +59,9 @@ class InFlight:
     """All messages that have not arrived yet."""
 
     def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
         self._sequence: Ints = np.zeros(0, dtype=np.int64)
         self._sent_s: Floats = np.zeros(0)
         self._tx_start_s: Floats = np.zeros(0)
@@ -140,7 +143,7 @@ class InFlight:
 
     def replace_all(self, flight: Flight) -> None:
         """Forget what is in flight and take these messages instead, in order of (arrival, sequence)."""
-        self.__init__()  # type: ignore[misc]
+        self._clear()
         rows = self._claim(len(flight.slot))
         self._sequence[rows] = flight.sequence
         self._sent_s[rows] = flight.sent_s

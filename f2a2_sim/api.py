@@ -1,8 +1,8 @@
 """Running scenarios from Python: what the command line does, as functions that return results.
 
-    from f2a2_sim import load_scenario, run
-    result = run(load_scenario("magent_256", ["duration.episodes=2"]))
-    print(result.summary.return_mean_per_agent, result.folder)
+from f2a2_sim import load_scenario, run
+result = run(load_scenario("magent_256", ["duration.episodes=2"]))
+print(result.summary.return_mean_per_agent, result.folder)
 """
 
 from __future__ import annotations
@@ -10,16 +10,14 @@ from __future__ import annotations
 import hashlib
 import resource
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 
 from f2a2_sim.errors import UsageError
@@ -146,19 +144,19 @@ class _Session:
         self._baseline: Baseline | None = None
         self._display: Progress = make_progress(scenario, folder, enabled=progress)
         self._next_checkpoint = 1
-        self._checkpointed_episode = -1
+        self._checkpointed_episode = 0
 
     def run_new(self) -> RunResult:
-        with self._display:
+        with self._display, _interruption() as interrupted:
             self._display.on_event("measuring the random policy")
             self._baseline = measure_random_policy(self._scenario)
             simulation = self._simulation(resumed_at=None)
             simulation.start()
-            return self._go_on(simulation)
+            return self._go_on(simulation, interrupted)
 
     def run_on(self, number: int | None) -> RunResult:
         checkpoint = find_checkpoint(self._folder, number)
-        with self._display:
+        with self._display, _interruption() as interrupted:
             self._display.on_event(f"reading {checkpoint.path}")
             state = read_checkpoint(self._folder, checkpoint, self._run_id)
             self._baseline = Baseline(**state["baseline"]) if state["baseline"] is not None else None
@@ -167,7 +165,7 @@ class _Session:
             self._next_checkpoint = list_checkpoints(self._folder)[-1].number + 1
             self._checkpointed_episode = simulation.episode
             self._log(simulation, f"resumed from {checkpoint.path.name}")
-            return self._go_on(simulation)
+            return self._go_on(simulation, interrupted)
 
     def _simulation(self, resumed_at: int | None) -> Simulation:
         record = self._scenario.record
@@ -182,31 +180,28 @@ class _Session:
         self._display.baseline(self._baseline)
         return simulation
 
-    def _go_on(self, simulation: Simulation) -> RunResult:
-        checkpoint = self._scenario.checkpoint
+    def _go_on(self, simulation: Simulation, interrupted: Callable[[], bool]) -> RunResult:
         duration = self._scenario.duration
-        with _interruption() as interrupted:
-            saved_at = time.monotonic()
-            events = 0
-            while simulation.ended is None and not interrupted():
-                simulation.step()
-                events += 1
-                if events % _EVENTS_BETWEEN_LOOKS:
-                    continue
-                wall_s = simulation.stopwatch.total_s()
-                if duration.wall_time_s is not None and wall_s >= duration.wall_time_s:
-                    simulation.stop("the limit of wall time is reached")
-                due = (
-                    checkpoint.every_wall_s is not None
-                    and time.monotonic() - saved_at >= checkpoint.every_wall_s
-                ) or (
-                    checkpoint.every_episodes is not None
-                    and simulation.episode - self._checkpointed_episode >= checkpoint.every_episodes
-                )
-                if due and simulation.ended is None:
-                    self._save(simulation)
-                    saved_at = time.monotonic()
-            return self._finish(simulation)
+        saved_at = time.monotonic()
+        events = 0
+        while simulation.ended is None and not interrupted():
+            simulation.step()
+            events += 1
+            if events % _EVENTS_BETWEEN_LOOKS:
+                continue
+            if duration.wall_time_s is not None and simulation.stopwatch.total_s() >= duration.wall_time_s:
+                simulation.stop("the limit of wall time is reached")
+            elif self._checkpoint_is_due(simulation, saved_at):
+                self._save(simulation)
+                saved_at = time.monotonic()
+        return self._finish(simulation)
+
+    def _checkpoint_is_due(self, simulation: Simulation, saved_at: float) -> bool:
+        config = self._scenario.checkpoint
+        episodes = simulation.episode - self._checkpointed_episode
+        return (config.every_wall_s is not None and time.monotonic() - saved_at >= config.every_wall_s) or (
+            config.every_episodes is not None and episodes >= config.every_episodes
+        )
 
     def _save(self, simulation: Simulation) -> None:
         state = {
@@ -252,7 +247,8 @@ class _Session:
 
     def _log(self, simulation: Simulation, text: str | None) -> None:
         line = f"{simulation.now_s:.6f} s  step {simulation.env_steps}  {text}\n"
-        with open(self._folder.log_file, "a", encoding="utf-8") as log:
+        # A log that cannot be written must not end the run; a full disk ends it at the next checkpoint.
+        with suppress(OSError), open(self._folder.log_file, "a", encoding="utf-8") as log:
             log.write(line)
         self._display.on_event(str(text))
 

@@ -39,4 +39,6 @@ def measure_random_policy(scenario: Scenario) -> Baseline | None:
         for name in _COUNTED:
             counts[name].append(seen[name])
     means = {name: float(np.mean(values)) for name, values in counts.items()}
-    return Baseline(episodes=episodes, return_mean_per_agent=float(np.mean(returns)), win=float(np.mean(wins)), **means)
+    return Baseline(
+        episodes=episodes, return_mean_per_agent=float(np.mean(returns)), win=float(np.mean(wins)), **means
+    )

@@ -36,7 +36,9 @@ class Checkpoint:
     number: int
 
 
-def write_checkpoint(folder: RunFolder, number: int, state: Mapping[str, Any], run_id: str, keep: int) -> Path:
+def write_checkpoint(
+    folder: RunFolder, number: int, state: Mapping[str, Any], run_id: str, keep: int
+) -> Path:
     """Save ``state`` as checkpoint ``number`` and remove all but the newest ``keep``.
 
     ``run_id`` identifies scenario and seed: only a run of the same can go on from it. Raises RunError if
@@ -48,7 +50,9 @@ def write_checkpoint(folder: RunFolder, number: int, state: Mapping[str, Any], r
         files = {}
         for index, part in enumerate(_parts(tensors)):
             data = safetensors.torch.save(part)
-            files[f"tensors-{index:03d}.safetensors"] = _put(temporary / f"tensors-{index:03d}.safetensors", data)
+            files[f"tensors-{index:03d}.safetensors"] = _put(
+                temporary / f"tensors-{index:03d}.safetensors", data
+            )
         files["state.json"] = _put(temporary / "state.json", json.dumps(tree).encode())
         manifest = {"format": FORMAT, "run_id": run_id, "number": number, "files": files}
         _put(temporary / "manifest.json", json.dumps(manifest, indent=1).encode())
@@ -79,7 +83,9 @@ def find_checkpoint(folder: RunFolder, number: int | None = None) -> Checkpoint:
         if checkpoint.number == number:
             return checkpoint
     names = ", ".join(str(c.number) for c in there)
-    raise CheckpointError(f"--checkpoint {number}: there is none of that number in {folder.path}; there are {names}")
+    raise CheckpointError(
+        f"--checkpoint {number}: there is none of that number in {folder.path}; there are {names}"
+    )
 
 
 def read_checkpoint(folder: RunFolder, checkpoint: Checkpoint, run_id: str) -> Any:

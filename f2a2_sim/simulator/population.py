@@ -127,9 +127,7 @@ class Population:
                 sums[name] += float(values[name].sum())
         return sums
 
-    def deliver(
-        self, receivers: IntArray, senders: IntArray, versions: IntArray, sent_s: FloatArray
-    ) -> None:
+    def deliver(self, receivers: IntArray, senders: IntArray, versions: IntArray, sent_s: FloatArray) -> None:
         """Put arrived messages into mailboxes; those between fleets of different shapes are of no use."""
         for fleet, _, positions in self.split(receivers):
             own = positions[self._fleet_of[senders[positions]] == self._fleet_of[fleet.ids[0]]]

@@ -257,7 +257,9 @@ class Simulation:
 
     def _skip_or_wait(self) -> None:
         """Nobody can act: the world waits for the first device to come back."""
-        back_s = min((self.parts.availability.next_change_s(a) for a in range(self.n_agents)), default=math.inf)
+        back_s = min(
+            (self.parts.availability.next_change_s(a) for a in range(self.n_agents)), default=math.inf
+        )
         if self._step.alive.any() and math.isfinite(back_s):
             self.agenda.at(back_s, "world_step", self.env_steps, priority=LATE)
         elif not self._step.alive.any():
@@ -499,7 +501,9 @@ class Simulation:
         key = (copies, fleet.consensus.message_bytes)
         if key not in self._mix_works:
             numbers = fleet.consensus.message_bytes / 4
-            self._mix_works[key] = Work(2.0 * numbers * (copies + 2), 4.0 * numbers * (copies + 5), copies + 3)
+            self._mix_works[key] = Work(
+                2.0 * numbers * (copies + 2), 4.0 * numbers * (copies + 5), copies + 3
+            )
         duration_s = float(self.parts.compute.duration_s(np.array([agent]), self._mix_works[key])[0])
         run = self.parts.units.request(agent, LEARN, self.now_s, duration_s, MIX)
         if run is not None:

@@ -28,9 +28,7 @@ def test_order_is_time_then_priority_then_sequence(events: list[tuple[float, int
 
 
 @given(Events, st.integers(0, 20))
-def test_a_saved_agenda_goes_on_with_the_very_same_times(
-    events: list[tuple[float, int]], done: int
-) -> None:
+def test_a_saved_agenda_goes_on_with_the_very_same_times(events: list[tuple[float, int]], done: int) -> None:
     agenda, log = logging_agenda()
     for number, (time_s, priority) in enumerate(events):
         agenda.at(time_s, "note", number, priority=priority)

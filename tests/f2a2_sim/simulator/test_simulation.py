@@ -39,7 +39,7 @@ def test_acting_waits_for_an_update_under_way_and_goes_before_one_that_has_not_b
         free_s = acted_s + (update_s if learns else 0.0)
         observed_s = acted_s + 0.002
     assert simulation.now_s == pytest.approx(observed_s, rel=1e-12)
-    assert simulation._updates.tolist() == [11] * 12  # noqa: SLF001
+    assert simulation._updates.tolist() == [11] * 12
 
 
 def test_in_realtime_a_slow_device_misses_every_deadline_and_the_default_action_is_played(
@@ -50,7 +50,7 @@ def test_in_realtime_a_slow_device_misses_every_deadline_and_the_default_action_
     metrics = simulation.recorder.metrics()
     alive_steps = 2 * 30 * 12 - int(np.nansum(metrics["deaths"][metrics["episode_end"]]))
     assert simulation.metrics()["missed_deadlines"] >= 0.9 * alive_steps
-    assert simulation._actions_taken.sum() == 0  # noqa: SLF001
+    assert simulation._actions_taken.sum() == 0
     assert simulation.now_s == pytest.approx(2 * (30 * 0.05 + 0.001), rel=1e-9)
     assert metrics["return_mean_per_agent"][-1] == pytest.approx(-0.005 * 30, abs=0.2)
 
@@ -101,7 +101,7 @@ def test_waiting_for_neighbours_is_the_papers_synchronous_algorithm(simulate: Si
     learner: Any = simulation.parts.population.fleets[0].learner
     simulation.parts.population.settle()
     dual = learner.dual.numpy()
-    rounds = simulation._round  # noqa: SLF001
+    rounds = simulation._round
     assert rounds.min() == rounds.max() > 15
     assert np.abs(dual).max() > 1e-6
     assert np.abs(dual.sum(0)).max() < 1e-3 * np.abs(dual).max()
@@ -139,7 +139,7 @@ def test_a_crashed_agent_starts_from_the_copy_it_last_published(simulate: Simula
     )
     fleet = simulation.parts.population.fleets[0]
     assert fleet.consensus is not None
-    published = fleet.consensus._published  # noqa: SLF001
+    published = fleet.consensus._published
     assert (published >= 0).all()
     rows = fleet.consensus.pool.row_of(published)
     np.testing.assert_array_equal(

@@ -184,7 +184,7 @@ class LinkSpec(_Spec):
     queue_packets: Annotated[int, Field(ge=0)] | None = Field(
         default=None,
         description="Most packets that wait for the transmitter (drop-tail; the message in transmission is "
-        "not counted; a message, one packet without mtu_bytes, is taken whole or not at all); null = no limit.",
+        "not counted; a message, one packet without mtu_bytes, is taken whole or not); null: no limit.",
     )
     queue_bytes: Annotated[int, Field(ge=0)] | None = Field(
         default=None,

@@ -33,6 +33,7 @@ from devices.compute import Work
 from f2a2_sim.errors import CheckpointError, UsageError
 from f2a2_sim.learners.base import Batch, BoolArray, FleetSetup, FloatArray, IntArray
 from f2a2_sim.learners.config import LearnerConfig
+from f2a2_sim.learners.pool import BlockPool
 from f2a2_sim.learners.replay import FleetReplay
 from f2a2_sim.learners.stacked import MlpShape, StackedAdam, StackedMlp, blocks_of, clip_rows, zeros
 from f2a2_sim.learners.work import count_flops, count_launches
@@ -187,10 +188,9 @@ class IsacFleet:
         self.adam = StackedAdam(self.parameters, config.learning_rate)
         dual = setup.beta > 0
         shared = self.shared_parameters().shape[1]
-        self.dual = like.new_zeros(k if dual else 0, shared)
-        self._pull = like.new_zeros(
-            k if dual else 0, shared
-        )  # lambda - beta w: the penalty's gradient less beta w~
+        self.dual = zeros((k if dual else 0, shared), setup.dtype, setup.device)
+        # lambda - beta w, the gradient of the penalty less beta w~:
+        self._pull = zeros((k if dual else 0, shared), setup.dtype, setup.device)
         self.td_scale = like.new_zeros(k, dtype=torch.float64)
         self.replay = FleetReplay(
             k,
@@ -200,9 +200,8 @@ class IsacFleet:
             getattr(torch, config.replay_dtype),
             setup.device,
         )
-        self._workspace = _Workspace(
-            self.actor, self.critics, min(config.block_agents, k), config.batch_size, like
-        )
+        self._pool = BlockPool()
+        self._workspaces: dict[int, _Workspace] = {}
         self._acting = StackedMlp(self.actor, k, 1, like)
         self._counted: tuple[Work, Work] | None = None
         self.reset(np.arange(k), setup.seeds)
@@ -268,15 +267,28 @@ class IsacFleet:
     def update(self, rows: IntArray, batch: Batch) -> dict[str, FloatArray]:
         """Critic step, target step, actor step for each row; statistics are of the values before the step."""
         statistics: dict[str, FloatArray] = {name: np.empty(len(rows)) for name in _STATISTICS}
-        for run, positions in blocks_of(rows, self.config.block_agents):
-            values = self._update_block(run, batch.take(positions)).cpu().numpy()
+
+        def update_block(worker: int, block: tuple[slice, IntArray]) -> None:
+            run, positions = block
+            values = self._update_block(self._workspace(worker), run, batch.take(positions)).cpu().numpy()
             for name, column in zip(_STATISTICS, values, strict=True):
                 statistics[name][positions] = column
+
+        self._pool.map(update_block, list(blocks_of(rows, self.config.block_agents)))
         return statistics
 
-    def _update_block(self, run: slice, batch: Batch) -> Tensor:
+    def _workspace(self, worker: int) -> _Workspace:
+        if worker not in self._workspaces:
+            block = min(self.config.block_agents, self.n_agents)
+            like = self.parameters[:0]
+            self._workspaces[worker] = _Workspace(
+                self.actor, self.critics, block, self.config.batch_size, like
+            )
+        return self._workspaces[worker]
+
+    def _update_block(self, work: _Workspace, run: slice, batch: Batch) -> Tensor:
         """Update the neighbouring rows of ``run``; returns `_STATISTICS` as ``[statistics, b]``."""
-        config, work = self.config, self._workspace
+        config = self.config
         b, n = batch.indices.shape
         device = self.parameters.device
         actor, critics = self.parameters[run, self._actor_columns], self.parameters[run, self._critic_columns]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from f2a2_sim.errors import UsageError
+from f2a2_sim.learners.stacked import zeros
 
 IntArray = NDArray[np.int64]
 
@@ -38,8 +39,8 @@ class FleetReplay:
     ) -> None:
         self.frames_per_agent = capacity + 1
         shape = (agents, self.frames_per_agent)
-        self.observations = torch.empty((*shape, observation_size), dtype=observation_dtype, device=device)
-        self.logits = torch.empty((*shape, n_actions), dtype=torch.float32, device=device)
+        self.observations = zeros((*shape, observation_size), observation_dtype, device)
+        self.logits = zeros((*shape, n_actions), torch.float32, device)
         self.actions = torch.zeros(shape, dtype=torch.int16, device=device)
         self.rewards = torch.zeros(shape, dtype=torch.float32, device=device)
         self.terminal = torch.zeros(shape, dtype=torch.bool, device=device)

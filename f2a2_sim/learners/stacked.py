@@ -25,6 +25,17 @@ LEAK = 0.01
 _ALIGN = 16  # floats: segments start on 64-byte boundaries
 
 
+def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor of zeros for an army's worth of numbers.
+
+    In main memory it comes from numpy, which asks for huge pages and for pages only when they are first
+    written: 4 KiB pages cost a gather from a replay of 0.9 GB about half its speed.
+    """
+    if device.type != "cpu" or prod(shape) == 0:
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)
+
+
 def _padded(size: int) -> int:
     return -(-size // _ALIGN) * _ALIGN
 
@@ -162,8 +173,9 @@ class StackedAdam:
 
     def __init__(self, parameters: Tensor, learning_rate: float) -> None:
         self.learning_rate = learning_rate
-        self.first_moment = torch.zeros_like(parameters)
-        self.second_moment = torch.zeros_like(parameters)
+        shape = (parameters.shape[0], parameters.shape[1])
+        self.first_moment = zeros(shape, parameters.dtype, parameters.device)
+        self.second_moment = zeros(shape, parameters.dtype, parameters.device)
         self.steps = parameters.new_zeros(parameters.shape[0], dtype=torch.float32)
 
     def apply(self, parameters: Tensor, gradients: Tensor, rows: slice, columns: slice, decay: float) -> None:

@@ -106,7 +106,7 @@ def _prepare(device: str, threads: int | None) -> torch.device:
         raise UsageError(f"--device {device}: expected cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError(
-            "--device cuda: torch finds no CUDA device here. Use --device cpu, or install a CUDA build of torch"
+            "--device cuda: torch finds no CUDA device here. Use --device cpu, or install torch with CUDA"
         )
     if threads is not None:
         if threads < 1:

@@ -40,14 +40,19 @@ def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
         return {"$pairs": [[key, _pack(item, f"{path}/{key}", tensors)] for key, item in value.items()]}
     if isinstance(value, list | tuple):
         return [_pack(item, f"{path}/{index}", tensors) for index, item in enumerate(value)]
-    if isinstance(value, np.ndarray | Tensor):
-        while path in tensors:  # {"a": {"b": x}, "a/b": y}
-            path += "'"
-        array = isinstance(value, np.ndarray)
-        tensors[path] = torch.from_numpy(np.ascontiguousarray(value)) if array else value.detach()
-        return {_REFERENCE: path, _KIND: "array" if array else "tensor"}
+    if isinstance(value, np.ndarray):
+        return _refer(torch.from_numpy(np.ascontiguousarray(value)), "array", path, tensors)
+    if isinstance(value, Tensor):
+        return _refer(value.detach(), "tensor", path, tensors)
     if isinstance(value, np.generic):
         return value.item()
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"{path}: a {type(value).__name__} cannot be saved")
+
+
+def _refer(tensor: Tensor, kind: str, path: str, tensors: dict[str, Tensor]) -> dict[str, str]:
+    while path in tensors:  # {"a": {"b": x}, "a/b": y}
+        path += "'"
+    tensors[path] = tensor
+    return {_REFERENCE: path, _KIND: kind}

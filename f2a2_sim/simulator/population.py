@@ -71,7 +71,8 @@ class Population:
 
     def rows_in(self, fleet: Fleet, agents: IntArray) -> IntArray:
         """Rows of those of ``agents`` that belong to ``fleet``."""
-        return self._row_of[agents[self._fleet_of[agents] == self._fleet_of[fleet.ids[0]]]]
+        rows: IntArray = self._row_of[agents[self._fleet_of[agents] == self._fleet_of[fleet.ids[0]]]]
+        return rows
 
     def observe(self, observations: Observations) -> None:
         """Hand every agent what it sees now."""

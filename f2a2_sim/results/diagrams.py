@@ -193,7 +193,7 @@ def _drawing(
             rasterized=len(pairs) > 1500,
         )
         axis.add_collection(lines)
-        size = 60 if n <= 30 else 24 if n <= 100 else 9
+        size = 60 if n <= 30 else 34 if n <= 100 else 9
         for name, colour in zip(sorted(set(profiles.tolist())), _NODE_COLOURS * 5, strict=False):
             mine = profiles == name
             axis.scatter(

@@ -257,7 +257,7 @@ def _disk_errors(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             free = _free_bytes(path)
             raise RunError(
-                f"{path}: the disk is full ({free / 1e6:.1f} MB left), it was not written and what was there"
+                f"{path}: the disk is full ({free / 1e6:.1f} MB free), it was not written and what was there"
                 " before is unharmed. Free some space, then go on with f2a2-sim resume"
             ) from error
         raise RunError(

@@ -43,6 +43,7 @@ FATE_NAMES = {
     "in_flight": "still under way",
 }
 _MESSAGES_A_STRETCH, _MOST_STRETCHES = 50, 60
+_MOST_VECTOR_POINTS = 1500
 _RC: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "f2a2-sim",
@@ -130,7 +131,7 @@ def trailing_mean(values: FloatArray, window: int) -> FloatArray:
 
 
 def smoothing_window(points: int) -> int:
-    return max(1, points // 10)
+    return int(np.clip(points // 10, 1, 50))
 
 
 def learning_curve(episodes: Columns, baseline: float | None) -> str:
@@ -143,10 +144,11 @@ def learning_curve(episodes: Columns, baseline: float | None) -> str:
             (axes[0], episodes["env_steps"], "world steps"),
             (axes[1], episodes["virtual_time_s"] / divisor, f"virtual time ({unit})"),
         ):
+            thin = _thinned(len(x))
             axis.fill_between(
-                x,
-                episodes["return_min"],
-                episodes["return_max"],
+                x[thin],
+                episodes["return_min"][thin],
+                episodes["return_max"][thin],
                 color=BLUE,
                 alpha=0.13,
                 lw=0,
@@ -275,11 +277,12 @@ def overlay(
         axis = figure.subplots()
         for (name, x, y), colour in zip(curves, _cycle(SERIES), strict=False):
             window = smoothing_window(len(y))
+            thin = _thinned(len(y))
             if window > 1:
-                axis.plot(x, y, color=colour, alpha=0.25, lw=0.8)
-            axis.plot(
-                x, trailing_mean(y, window), color=colour, label=name, marker="o" if len(y) == 1 else ""
-            )
+                many = len(y) > _MOST_VECTOR_POINTS
+                axis.plot(x, y, color=colour, alpha=0.25, lw=0.8, rasterized=many)
+            mean = trailing_mean(y, window)[thin]
+            axis.plot(x[thin], mean, color=colour, label=name, marker="o" if len(y) == 1 else "")
         _baseline(axis, baseline)
         axis.set_ylabel(title)
         axis.set_xlabel(x_label)
@@ -304,11 +307,19 @@ def _episode_points(axis: Axes, x: NDArray[Any], y: FloatArray, colour: str) -> 
         color=colour,
         alpha=0.5 if window > 1 else 1,
         label="one episode",
+        rasterized=len(y) > _MOST_VECTOR_POINTS,
     )
     if window > 1:
-        axis.plot(x, trailing_mean(y, window), color=colour, label=f"mean of {window} episodes")
+        thin = _thinned(len(y))
+        axis.plot(x[thin], trailing_mean(y, window)[thin], color=colour, label=f"mean of {window} episodes")
     else:
         axis.plot(x, y, color=colour, lw=1.2)
+
+
+def _thinned(points: int) -> slice:
+    """Which points of a smoothed curve to draw, the last one always: a long run's page stays small."""
+    stride = 1 + points // _MOST_VECTOR_POINTS
+    return slice((points - 1) % stride, None, stride)
 
 
 def _baseline(axis: Axes, value: float | None) -> None:
@@ -324,10 +335,12 @@ def _over_time(
     times, values = metrics["virtual_time_s"][good] / time_divisor, metrics[name][good] / divisor
     window = max(1, len(values) // 150)
     if window > 1:
-        axis.plot(times, values, color=colour, alpha=0.25, lw=0.7)
+        many = len(values) > _MOST_VECTOR_POINTS
+        axis.plot(times, values, color=colour, alpha=0.25, lw=0.7, rasterized=many)
+    thin = _thinned(len(values))
     axis.plot(
-        times,
-        trailing_mean(values, window),
+        times[thin],
+        trailing_mean(values, window)[thin],
         color=colour,
         label=label,
         marker="o" if len(values) == 1 else "",

@@ -32,6 +32,7 @@ from f2a2_sim.results.tables import (
 )
 from f2a2_sim.results.words import bytes_text, duration, energy_text, number, percent
 
+_MANY_UNDER_WAY = 0.2
 _FIGHT = ("hits", "kills", "deaths")
 
 
@@ -202,7 +203,7 @@ def _learning(run: RunData) -> Section | None:
     )
     svg = plots.learning_curve(run.episodes, baseline.return_mean_per_agent if baseline else None)
     figure = Figure("Return per agent and episode", Markup(svg), caption)
-    return Section("learning", "Learning", "Does the army collect more reward as it goes on?", (figure,))
+    return Section("learning", "Learning", "Do the agents collect more reward as they go on?", (figure,))
 
 
 def _fighting(run: RunData) -> Section | None:
@@ -285,6 +286,11 @@ def _network(run: RunData) -> Section | None:
         f"{messages.sent:,} consensus messages, {bytes_text(run.summary.bytes_sent)} in all,"
         f" {bytes_text(run.summary.bytes_sent / messages.sent)} each. One message goes to one receiver."
     )
+    if messages.in_flight > _MANY_UNDER_WAY * messages.total:
+        lead += (
+            f" At the end {percent(messages.in_flight, messages.total)} of them were still queued or under"
+            " way: the links carry less than the agents send."
+        )
     return Section("messages", "Messages", lead, figures, tuple(rows))
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from f2a2_sim.scenario.check import check_scenario
-from f2a2_sim.scenario.load import apply_overrides, load_with_source
+from f2a2_sim.scenario.check import GIB, check_scenario
+from f2a2_sim.scenario.load import apply_overrides, load_with_source, shipped_scenarios
 from f2a2_sim.scenario.problems import ScenarioProblems
 from f2a2_sim.scenario.schema import Scenario
 from f2a2_sim.scenario.yaml_source import YamlSource
@@ -116,3 +116,8 @@ def test_problems_carry_the_line_of_the_file(tmp_path: Any) -> None:
     with pytest.raises(ScenarioProblems) as caught:
         check_scenario(loaded, source)
     assert caught.value.problems[0].place == f"{path}:4"
+
+
+@pytest.mark.parametrize("name", sorted(shipped_scenarios()))
+def test_shipped_scenarios_can_run(name: str) -> None:
+    check_scenario(load_with_source(name)[0], machine_memory_bytes=8 * GIB)

@@ -35,9 +35,19 @@ from f2a2_sim.learners.base import Batch, BoolArray, FleetSetup, FloatArray, Int
 from f2a2_sim.learners.config import LearnerConfig
 from f2a2_sim.learners.pool import BlockPool
 from f2a2_sim.learners.replay import FleetReplay
-from f2a2_sim.learners.stacked import MlpShape, StackedAdam, StackedMlp, blocks_of, clip_rows, zeros
+from f2a2_sim.learners.stacked import (
+    AdamRows,
+    MlpShape,
+    StackedAdam,
+    StackedMlp,
+    blocks_of,
+    clip_rows,
+    evaluate,
+    zeros,
+)
 from f2a2_sim.learners.work import count_flops, count_launches
 
+_KNOWN_BLOCKS = 1024  # blocks whose views are kept
 _TD_MEMORY = 0.99  # per update, of the running mean that `normalise_td` divides by
 
 
@@ -51,6 +61,9 @@ class Policy:
     probabilities: Tensor
     log: Tensor
 
+    def __getitem__(self, part: tuple[slice, slice]) -> Policy:
+        return Policy(self.probabilities[part], self.log[part])
+
     @staticmethod
     def of(logits: Tensor) -> Policy:
         log = torch.log_softmax(logits, dim=-1)
@@ -61,24 +74,20 @@ class Policy:
         if uniforms is None:
             return self.probabilities
         cumulated = self.probabilities.double().cumsum(dim=-1)
-        sampled = (cumulated <= uniforms.unsqueeze(-1)).sum(dim=-1).clamp_max(self.log.shape[-1] - 1)
-        return one_hot(sampled, self.log)
-
-
-def one_hot(actions: Tensor, like: Tensor) -> Tensor:
-    """Indicators ``[b, n, actions]`` of int64 ``actions`` ``[b, n]``."""
-    return torch.zeros_like(like).scatter_(-1, actions.unsqueeze(-1), 1.0)
+        sampled = (cumulated <= uniforms.unsqueeze(-1)).sum(dim=-1, keepdim=True)
+        sampled.clamp_max_(self.log.shape[-1] - 1)
+        return torch.zeros_like(self.log).scatter_(-1, sampled, 1.0)
 
 
 @dataclass(frozen=True)
 class Replayed:
     """What one update knows of its transitions besides the critics' values."""
 
-    taken: Tensor  # indicator of a, [b, n, actions]
-    resampled: Tensor  # weights of E over a~, [b, n, actions]
+    actions: Tensor  # a, int64 [b, n, 1]
     policy: Policy  # pi at o
-    rho: Tensor  # at every action; only the taken one is used
-    rho_resampled: Tensor  # rho' at every action
+    resampled: Tensor  # weights of E over a~, [b, n, actions]
+    rho: Tensor  # at a, [b, n, 1]
+    rho_resampled: Tensor  # rho' at every action, [b, n, actions]
     target: Tensor  # y, [b, n, 1]
 
 
@@ -93,13 +102,16 @@ def bootstrap_target(
     """y ``[b, n, 1]`` from the target critics' values ``q_next`` ``[2, b, n, actions]`` at o'."""
     soft = torch.minimum(q_next[0], q_next[1]) - config.temperature * policy_next.log
     value = (weights * soft).sum(dim=-1)
-    return (rewards + config.discount * torch.where(ended, torch.zeros_like(value), value)).unsqueeze(-1)
+    return (rewards + config.discount * torch.where(ended, 0.0, value)).unsqueeze(-1)
 
 
-def importance_weights(config: LearnerConfig, policy: Policy, behaviour: Policy) -> tuple[Tensor, Tensor]:
-    """rho and rho' at every action ``[b, n, actions]``."""
-    log_ratio = policy.log - behaviour.log
-    return log_ratio.exp().clamp_max(config.truncation), (-log_ratio).exp().clamp_max(config.truncation)
+def importance_weights(
+    config: LearnerConfig, policy: Policy, behaviour: Tensor, actions: Tensor
+) -> tuple[Tensor, Tensor]:
+    """rho at the actions taken ``[b, n, 1]`` and rho' at every action; ``behaviour`` is log pi0."""
+    log_ratio = policy.log - behaviour
+    rho = log_ratio.gather(-1, actions).exp_().clamp_max_(config.truncation)
+    return rho, log_ratio.neg_().exp_().clamp_max_(config.truncation)
 
 
 def critic_output_gradient(config: LearnerConfig, data: Replayed, q: Tensor) -> Tensor:
@@ -109,12 +121,14 @@ def critic_output_gradient(config: LearnerConfig, data: Replayed, q: Tensor) -> 
     + E_pi[(-alpha1 + 2 alpha2 delta1(o,a~) rho') dQ1(o,a~)]; critic 2 only the alpha2 terms; without
     ``joint`` both only 2 alpha2 delta_j dQ_j(o,a).
     """
+    alpha1, alpha2 = config.alpha1 / q.shape[2], config.alpha2 / q.shape[2]
     delta = q - data.target
-    gradient = 2.0 * config.alpha2 * delta * data.taken
+    weight = data.rho_resampled * data.resampled if config.joint else torch.zeros_like(data.resampled)
+    weight.scatter_add_(-1, data.actions, torch.ones_like(data.rho))
+    gradient = delta.mul_(weight.mul_(2.0 * alpha2))
     if config.joint:
-        gradient += 2.0 * config.alpha2 * delta * (data.rho_resampled * data.resampled)
-        gradient[0] -= config.alpha1 * (data.rho * data.taken + data.resampled)
-    return gradient / q.shape[2]
+        gradient[0].sub_(data.resampled, alpha=alpha1).scatter_add_(-1, data.actions, -alpha1 * data.rho)
+    return gradient
 
 
 def actor_output_gradient(
@@ -126,15 +140,22 @@ def actor_output_gradient(
     - alpha2 E_pi[rho' dlogpi(a~) (delta1^2 + delta2^2)]; without ``joint`` only the alpha1 terms.
     ``td_scale`` divides the squared errors (`normalise_td`).
     """
+    alpha1, alpha2 = config.alpha1 / q.shape[2], config.alpha2 / q.shape[2]
     pi = data.policy
     baseline = (pi.probabilities * q[0]).sum(dim=-1, keepdim=True)
     advantage = q[0] - config.temperature * pi.log - baseline
-    score = config.alpha1 * (data.rho * data.taken + data.resampled) * advantage
+    score = alpha1 * data.resampled * advantage
+    score.scatter_add_(-1, data.actions, alpha1 * data.rho * advantage.gather(-1, data.actions))
     if config.joint:
-        squared = (q - data.target).square().sum(dim=0) / td_scale
-        score -= config.alpha2 * data.rho_resampled * data.resampled * squared
+        squared = (q - data.target).square_().sum(dim=0).div_(td_scale)
+        score.sub_(squared.mul_(data.rho_resampled).mul_(data.resampled), alpha=alpha2)
     # sum_a score(a) dlogpi(a)/dlogits = score - pi * sum_a score(a)
-    return (pi.probabilities * score.sum(dim=-1, keepdim=True) - score) / q.shape[2]
+    return pi.probabilities * score.sum(dim=-1, keepdim=True) - score
+
+
+def taken(q: Tensor, data: Replayed) -> Tensor:
+    """Q_j(o, a): ``[2, b, n, 1]``."""
+    return q.gather(-1, data.actions.expand(q.shape[0], -1, -1, -1))
 
 
 def _capacity(config: LearnerConfig, army_size: int) -> int:
@@ -151,7 +172,7 @@ def _capacity(config: LearnerConfig, army_size: int) -> int:
 
 
 class _Workspace:
-    """Buffers of one block of agents, allocated once and used for every block."""
+    """Buffers for blocks of ``block`` agents, allocated once and used for every block."""
 
     def __init__(self, actor: MlpShape, critics: MlpShape, block: int, batch: int, like: Tensor) -> None:
         self.observations = like.new_empty(block, 2 * batch, actor.inputs)  # o, then o'
@@ -159,6 +180,24 @@ class _Workspace:
         self.critics = StackedMlp(critics, block, batch, like)
         self.actor_gradient = like.new_zeros(block, actor.size)
         self.critic_gradient = like.new_zeros(block, critics.size)
+        self.actor_gradient_arrays = actor.arrays(self.actor_gradient)
+        self.critic_gradient_arrays = critics.arrays(self.critic_gradient)
+
+
+class _Block:
+    """Views of everything that an update of neighbouring agents touches."""
+
+    def __init__(self, fleet: IsacFleet, run: slice) -> None:
+        actor, critics = fleet.actor_columns, fleet.critic_columns
+        self.run = run
+        self.critics = fleet.parameters[run, critics]
+        self.targets = fleet.targets[run]
+        self.actor_arrays = fleet.actor.arrays(fleet.parameters[run, actor])
+        self.critic_arrays = fleet.critics.arrays(self.critics)
+        self.target_arrays = fleet.critics.arrays(self.targets)
+        self.steps = fleet.adam.steps[run]
+        self.actor_adam = fleet.adam.rows(run, actor)
+        self.critic_adam = fleet.adam.rows(run, critics)
 
 
 class IsacFleet:
@@ -180,10 +219,10 @@ class IsacFleet:
             setup.observation_size, config.hidden_size, config.hidden_layers, setup.n_actions, branches=2
         )
         k = self.n_agents
-        self._actor_columns = slice(0, self.actor.size)
-        self._critic_columns = slice(self.actor.size, self.actor.size + self.critics.size)
+        self.actor_columns = slice(0, self.actor.size)
+        self.critic_columns = slice(self.actor.size, self.actor.size + self.critics.size)
         like = torch.empty(0, dtype=setup.dtype, device=setup.device)
-        self.parameters = zeros((k, self._critic_columns.stop), setup.dtype, setup.device)
+        self.parameters = zeros((k, self.critic_columns.stop), setup.dtype, setup.device)
         self.targets = zeros((k, self.critics.size), setup.dtype, setup.device)
         self.adam = StackedAdam(self.parameters, config.learning_rate)
         dual = setup.beta > 0
@@ -201,8 +240,8 @@ class IsacFleet:
             setup.device,
         )
         self._pool = BlockPool()
-        self._workspaces: dict[int, _Workspace] = {}
-        self._acting = StackedMlp(self.actor, k, 1, like)
+        self._workspaces: dict[tuple[int, int], _Workspace] = {}  # by worker and size of block
+        self._blocks: dict[tuple[int, int], _Block] = {}  # by first and last row
         self._counted: tuple[Work, Work] | None = None
         self.reset(np.arange(k), setup.seeds)
 
@@ -214,10 +253,13 @@ class IsacFleet:
         """Sample from the policy; see `Learner.act`."""
         inputs = torch.from_numpy(observations).to(self.parameters).unsqueeze(1)
         logits = inputs.new_empty(len(rows), self.actor.outputs)
-        for run, positions in blocks_of(rows, self.n_agents):
+
+        def act_block(_: int, block: tuple[slice, IntArray]) -> None:
+            run, positions = block
             at = torch.from_numpy(positions).to(inputs.device)
-            block = self.parameters[run, self._actor_columns]
-            logits[at] = self._acting.forward(block, inputs[at])[0].squeeze(1)
+            logits[at] = evaluate(self._block(run).actor_arrays, inputs[at]).squeeze(1)
+
+        self._pool.map(act_block, list(blocks_of(rows, self.config.block_agents)))
         cumulated = torch.softmax(logits.double(), dim=-1).cumsum(dim=-1)
         below = cumulated <= torch.from_numpy(uniforms).to(inputs.device).reshape(-1, 1)
         actions = below.sum(dim=-1).clamp_max(self.actor.outputs - 1)
@@ -270,32 +312,22 @@ class IsacFleet:
 
         def update_block(worker: int, block: tuple[slice, IntArray]) -> None:
             run, positions = block
-            values = self._update_block(self._workspace(worker), run, batch.take(positions)).cpu().numpy()
+            work = self._workspace(worker, len(positions))
+            values = self._update_block(work, self._block(run), batch.take(positions)).cpu().numpy()
             for name, column in zip(_STATISTICS, values, strict=True):
                 statistics[name][positions] = column
 
         self._pool.map(update_block, list(blocks_of(rows, self.config.block_agents)))
         return statistics
 
-    def _workspace(self, worker: int) -> _Workspace:
-        if worker not in self._workspaces:
-            block = min(self.config.block_agents, self.n_agents)
-            like = self.parameters[:0]
-            self._workspaces[worker] = _Workspace(
-                self.actor, self.critics, block, self.config.batch_size, like
-            )
-        return self._workspaces[worker]
-
-    def _update_block(self, work: _Workspace, run: slice, batch: Batch) -> Tensor:
-        """Update the neighbouring rows of ``run``; returns `_STATISTICS` as ``[statistics, b]``."""
+    def _update_block(self, work: _Workspace, block: _Block, batch: Batch) -> Tensor:
+        """Update the agents of ``block``; returns `_STATISTICS` as ``[statistics, b]``."""
         config = self.config
-        b, n = batch.indices.shape
+        n = config.batch_size
         device = self.parameters.device
-        actor, critics = self.parameters[run, self._actor_columns], self.parameters[run, self._critic_columns]
-        targets = self.targets[run]
-        both = work.observations[:b]
+        both = work.observations
         indices = torch.from_numpy(batch.indices).to(device)
-        actions, logits0, rewards, ended = self.replay.gather(run, indices, both)
+        actions, logits0, rewards, ended = self.replay.gather(block.run, indices, both)
         now, following = both[:, :n], both[:, n:]
         uniforms, uniforms_next = None, None
         if batch.resample is not None:
@@ -303,34 +335,33 @@ class IsacFleet:
             uniforms_next = torch.from_numpy(batch.resample[:, n:]).to(device)
 
         # The policy at o and o', the target y, and what both steps need of them.
-        policy_both = Policy.of(work.actor.forward(actor, both)[0])
-        policy = Policy(policy_both.probabilities[:, :n], policy_both.log[:, :n])
-        policy_next = Policy(policy_both.probabilities[:, n:], policy_both.log[:, n:])
-        q_next = work.critics.forward(targets, following)
-        y = bootstrap_target(
-            config, rewards.to(both.dtype), ended, policy_next, policy_next.weights(uniforms_next), q_next
-        )
-        rho, rho_resampled = importance_weights(config, policy, Policy.of(logits0.to(both.dtype)))
-        data = Replayed(one_hot(actions, policy.log), policy.weights(uniforms), policy, rho, rho_resampled, y)
+        policy_both = Policy.of(work.actor.forward(block.actor_arrays, both)[0])
+        policy, policy_next = policy_both[:, :n], policy_both[:, n:]
+        q_next = work.critics.forward(block.target_arrays, following)
+        weights_next = policy_next.weights(uniforms_next)
+        y = bootstrap_target(config, rewards.to(both.dtype), ended, policy_next, weights_next, q_next)
+        log_pi0 = torch.log_softmax(logits0.to(both.dtype), dim=-1)
+        rho, rho_resampled = importance_weights(config, policy, log_pi0, actions)
+        data = Replayed(actions, policy, policy.weights(uniforms), rho, rho_resampled, y)
 
         # Critic step (5.4a), then the target critics follow.
-        self.adam.count_step(run)
-        q = work.critics.forward(critics, now)
+        block.steps.add_(1)
+        q = work.critics.forward(block.critic_arrays, now)
         statistics = self._statistics(data, q)
-        gradient = work.critic_gradient[:b]
-        work.critics.backward(critics, now, critic_output_gradient(config, data, q), gradient)
-        self._step(run, self._critic_columns, gradient)
-        targets.lerp_(critics, config.tau)
+        gradient = critic_output_gradient(config, data, q)
+        work.critics.backward(block.critic_arrays, now, gradient, work.critic_gradient_arrays)
+        self._step(block.run, self.critic_columns, block.critic_adam, work.critic_gradient)
+        block.targets.lerp_(block.critics, config.tau)
 
         # Actor step (5.4b), with the new critics.
-        q = work.critics.forward(critics, now)
-        scale = self._td_scale(run, data, q) if config.normalise_td else 1.0
-        gradient = work.actor_gradient[:b]
-        work.actor.backward(actor, now, actor_output_gradient(config, data, q, scale).unsqueeze(0), gradient)
-        self._step(run, self._actor_columns, gradient)
+        q = work.critics.forward(block.critic_arrays, now)
+        scale = self._td_scale(block.run, data, q) if config.normalise_td else 1.0
+        gradient = actor_output_gradient(config, data, q, scale).unsqueeze(0)
+        work.actor.backward(block.actor_arrays, now, gradient, work.actor_gradient_arrays)
+        self._step(block.run, self.actor_columns, block.actor_adam, work.actor_gradient)
         return statistics
 
-    def _step(self, run: slice, columns: slice, gradient: Tensor) -> None:
+    def _step(self, run: slice, columns: slice, rows: AdamRows, gradient: Tensor) -> None:
         """Adam on ``gradient`` + grad R + lambda + beta (w~ - w), of which beta w~ enters as Adam's decay."""
         if self.config.grad_clip is not None:
             clip_rows(gradient, self.config.grad_clip)
@@ -339,11 +370,27 @@ class IsacFleet:
         if self.setup.beta > 0 and shared.start <= columns.start < shared.stop:
             gradient += self._pull[run, columns.start - shared.start : columns.stop - shared.start]
             decay += self.setup.beta
-        self.adam.apply(self.parameters, gradient, run, columns, decay)
+        self.adam.apply(rows, gradient, decay)
+
+    def _workspace(self, worker: int, block: int) -> _Workspace:
+        key = (worker, block)
+        if key not in self._workspaces:
+            like = self.parameters[:0]
+            self._workspaces[key] = _Workspace(self.actor, self.critics, block, self.config.batch_size, like)
+        return self._workspaces[key]
+
+    def _block(self, run: slice) -> _Block:
+        """Views are made once per block: an update would spend a tenth of its time on making them."""
+        key = (run.start, run.stop)
+        if key not in self._blocks:
+            if len(self._blocks) >= _KNOWN_BLOCKS:
+                self._blocks.clear()
+            self._blocks[key] = _Block(self, run)
+        return self._blocks[key]
 
     def _td_scale(self, run: slice, data: Replayed, q: Tensor) -> Tensor:
         """Running mean of E_pi0[delta1^2 + delta2^2] per agent, ``[b, 1, 1]``; the first batch starts it."""
-        squared = ((q - data.target) * data.taken).square().sum(dim=(0, 3)).mean(dim=1).double()
+        squared = (taken(q, data) - data.target).square().sum(dim=0).mean(dim=(1, 2)).double()
         old = self.td_scale[run]
         self.td_scale[run] = torch.where(old > 0, old + (1 - _TD_MEMORY) * (squared - old), squared)
         return self.td_scale[run].clamp_min(1e-12).to(q.dtype).view(-1, 1, 1)
@@ -351,16 +398,16 @@ class IsacFleet:
     @staticmethod
     def _statistics(data: Replayed, q: Tensor) -> Tensor:
         """`_STATISTICS` in their order, ``[statistics, b]``, means over the batch."""
-        q_taken = (q * data.taken).sum(dim=-1)
-        delta = q_taken - data.target.squeeze(-1)
+        q_taken = taken(q, data)
+        delta = q_taken - data.target
         pi = data.policy
         return torch.stack(
             [
                 -(pi.probabilities * pi.log).sum(dim=-1).mean(dim=1),
-                q_taken[0].mean(dim=1),
-                delta[0].abs().mean(dim=1),
-                delta.square().sum(dim=0).mean(dim=1),
-                (data.rho * data.taken).sum(dim=-1).mean(dim=1),
+                q_taken[0].mean(dim=(1, 2)),
+                delta[0].abs().mean(dim=(1, 2)),
+                delta.square().sum(dim=0).mean(dim=(1, 2)),
+                data.rho.mean(dim=(1, 2)),
             ]
         ).double()
 
@@ -369,10 +416,10 @@ class IsacFleet:
     def shared_columns(self) -> slice:
         """Columns of the consensus variable (paper, Section 6.3: actor and critic)."""
         if self.setup.shared == "actor":
-            return self._actor_columns
+            return self.actor_columns
         if self.setup.shared == "critic":
-            return self._critic_columns
-        return slice(0, self._critic_columns.stop)
+            return self.critic_columns
+        return slice(0, self.critic_columns.stop)
 
     def shared_parameters(self) -> Tensor:
         """w~ of every agent, a view ``[n_agents, S]``."""
@@ -486,7 +533,7 @@ class IsacFleet:
                 drawn[seed] = torch.from_numpy(weights).to(self.parameters)
             self.parameters[row] = drawn[seed]
         at = torch.from_numpy(rows).to(self.parameters.device)
-        self.targets[at] = self.parameters[at, self._critic_columns]
+        self.targets[at] = self.parameters[at, self.critic_columns]
         for array in (self.adam.first_moment, self.adam.second_moment, self.adam.steps, self.td_scale):
             array[at] = 0
         if self.setup.beta > 0:

@@ -95,7 +95,7 @@ class FleetReplay:
         """Read transitions ``frames`` ``[b, n]`` of neighbouring ``rows``.
 
         Writes observations and next observations to ``out`` ``[b, 2 n, obs]`` (of a terminal transition, its
-        observation again) and returns actions int64, logits, rewards, terminal, each ``[b, n, ...]``.
+        observation again); returns actions int64 ``[b, n, 1]``, logits ``[b, n, k]``, rewards, terminal.
         """
         b, n = frames.shape
         first = torch.arange(rows.start, rows.stop, device=frames.device).unsqueeze(1) * self.frames_per_agent
@@ -105,7 +105,7 @@ class FleetReplay:
         both = (first + torch.cat([frames, following], dim=1)).reshape(-1)
         out.view(2 * b * n, -1).copy_(self.observations.flatten(0, 1).index_select(0, both))
         return (
-            self.actions.view(-1)[flat].view(b, n).to(torch.int64),
+            self.actions.view(-1)[flat].view(b, n, 1).to(torch.int64),
             self.logits.flatten(0, 1).index_select(0, flat).view(b, n, -1),
             self.rewards.view(-1)[flat].view(b, n),
             ended,

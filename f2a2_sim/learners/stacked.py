@@ -84,6 +84,15 @@ class MlpShape:
         """The parameter arrays within ``rows`` ``[b, size]`` (last dimension dense), each ``[b, *shape]``."""
         return [rows.narrow(1, offset, prod(shape)).view(-1, *shape) for offset, shape, _ in self.segments()]
 
+    def arrays(self, rows: Tensor) -> MlpArrays:
+        """The same, taken apart by branch."""
+        first_weight, first_bias, *rest = self.views(rows)
+        layers = [
+            [(weight[:, branch], bias[:, branch]) for branch in range(self.branches)]
+            for weight, bias in zip(rest[0::2], rest[1::2], strict=True)
+        ]
+        return MlpArrays(first_weight, first_bias, layers)
+
     def initial(self, generator: np.random.Generator) -> NDArray[np.float64]:
         """One row drawn as torch.nn.Linear draws it: uniform in +-1/sqrt(fan_in); padding 0."""
         row = np.zeros(self.size)
@@ -93,79 +102,79 @@ class MlpShape:
         return row
 
 
+@dataclass(frozen=True)
+class MlpArrays:
+    """Views of the parameters, or of their gradients, of a block of agents.
+
+    ``layers[l][branch]`` is (weight ``[b, fan_in, fan_out]``, bias ``[b, fan_out]``), l = 0 after the first.
+    """
+
+    first_weight: Tensor
+    first_bias: Tensor
+    layers: list[list[tuple[Tensor, Tensor]]]
+
+
 class StackedMlp:
-    """Forward and backward passes for blocks of up to ``block`` agents, in buffers allocated once."""
+    """Forward and backward passes for a block of ``block`` agents with ``batch`` inputs each.
+
+    Activations lie in buffers of this object, allocated once and overwritten by the next pass.
+    """
 
     def __init__(self, shape: MlpShape, block: int, batch: int, like: Tensor) -> None:
-        self.shape = shape
         b, n, m, h = block, batch, shape.branches, shape.hidden
         self._first = like.new_empty(b, n, m * h)
-        self._hidden = [[like.new_empty(b, n, h) for _ in range(m)] for _ in range(shape.hidden_layers - 1)]
         self._outputs = like.new_empty(m, b, n, shape.outputs)
+        # _activations[l][branch]: what layer l (0 = first after the input layer) reads.
+        self._activations = [list(torch.split(self._first, h, dim=2))]
+        for _ in range(shape.hidden_layers - 1):
+            self._activations.append(list(like.new_empty(m, b, n, h)))
 
-    def forward(self, parameters: Tensor, inputs: Tensor) -> Tensor:
-        """Outputs ``[branches, b, n, outputs]`` for ``inputs`` ``[b, n, inputs]`` and ``[b, size]``.
-
-        They lie in a buffer of this object and are overwritten by the next call, like the
-        activations that `backward` needs.
-        """
-        b, n, _ = inputs.shape
-        views = self.shape.views(parameters)
-        first = self._first[:b]
-        torch.baddbmm(views[1].unsqueeze(1), inputs, views[0], out=first)
-        torch.nn.functional.leaky_relu_(first, LEAK)
-        for layer in range(self.shape.hidden_layers):
-            weight, bias = views[2 + 2 * layer], views[3 + 2 * layer]
-            for branch in range(self.shape.branches):
-                out = self._layer_output(layer, branch, b)
-                below = self._activation(layer, branch, b)
-                torch.baddbmm(bias[:, branch].unsqueeze(1), below, weight[:, branch], out=out)
-                if layer < self.shape.hidden_layers - 1:
+    def forward(self, parameters: MlpArrays, inputs: Tensor) -> Tensor:
+        """Outputs ``[branches, b, n, outputs]`` for ``inputs`` ``[b, n, inputs]``."""
+        torch.baddbmm(parameters.first_bias.unsqueeze(1), inputs, parameters.first_weight, out=self._first)
+        torch.nn.functional.leaky_relu_(self._first, LEAK)
+        for layer, branches in enumerate(parameters.layers):
+            last = layer == len(parameters.layers) - 1
+            outputs = self._outputs if last else self._activations[layer + 1]
+            for (weight, bias), below, out in zip(branches, self._activations[layer], outputs, strict=True):
+                torch.baddbmm(bias.unsqueeze(1), below, weight, out=out)
+                if not last:
                     torch.nn.functional.leaky_relu_(out, LEAK)
-        return self._outputs[:, :b, :n]
+        return self._outputs
 
-    def backward(self, parameters: Tensor, inputs: Tensor, output_gradients: Tensor, out: Tensor) -> None:
-        """Write the parameters' gradient to ``out`` ``[b, size]`` (its padding is left as it is).
+    def backward(
+        self, parameters: MlpArrays, inputs: Tensor, output_gradients: Tensor, out: MlpArrays
+    ) -> None:
+        """Write the parameters' gradient to ``out``.
 
-        ``output_gradients`` is ``[branches, b, n, outputs]``; activations are those of the last
-        `forward`, of which the first ``n`` inputs are used, so a forward pass over more inputs may precede.
+        ``output_gradients`` is ``[branches, b, n, outputs]``; activations are those of the last `forward`.
+        ``n`` may be less than that pass had: then it is its first inputs that are meant.
         """
         b, n, _ = inputs.shape
-        views, gradients = self.shape.views(parameters), self.shape.views(out)
         upstream = list(output_gradients)
-        wide = inputs.new_empty(b, n, self.shape.branches * self.shape.hidden)
-        for layer in reversed(range(self.shape.hidden_layers)):
-            weight, g_weight, g_bias = (
-                views[2 + 2 * layer],
-                gradients[2 + 2 * layer],
-                gradients[3 + 2 * layer],
-            )
-            for branch in range(self.shape.branches):
-                below = self._activation(layer, branch, b)[:, :n]
-                g_out = upstream[branch]
-                torch.bmm(below.transpose(1, 2), g_out, out=g_weight[:, branch])
-                torch.sum(g_out, dim=1, out=g_bias[:, branch])
-                g_below = torch.bmm(g_out, weight[:, branch].transpose(1, 2))
-                if layer == 0:
-                    columns = slice(branch * self.shape.hidden, (branch + 1) * self.shape.hidden)
-                    target = wide[:, :, columns]
-                else:
-                    target = g_below
-                torch.ops.aten.leaky_relu_backward.grad_input(g_below, below, LEAK, True, grad_input=target)
-                upstream[branch] = target
-        torch.bmm(inputs.transpose(1, 2), wide, out=gradients[0])
-        torch.sum(wide, dim=1, out=gradients[1])
+        wide = inputs.new_empty(b, n, self._first.shape[2])
+        targets = list(torch.split(wide, self._activations[0][0].shape[2], dim=2))
+        for layer in reversed(range(len(parameters.layers))):
+            for branch, (weight, _) in enumerate(parameters.layers[layer]):
+                below, g_out = self._activations[layer][branch][:, :n], upstream[branch]
+                g_weight, g_bias = out.layers[layer][branch]
+                torch.bmm(below.transpose(1, 2), g_out, out=g_weight)
+                torch.sum(g_out, dim=1, out=g_bias)
+                g_below = torch.bmm(g_out, weight.transpose(1, 2))
+                upstream[branch] = targets[branch] if layer == 0 else g_below
+                torch.ops.aten.leaky_relu_backward.grad_input(
+                    g_below, below, LEAK, True, grad_input=upstream[branch]
+                )
+        torch.bmm(inputs.transpose(1, 2), wide, out=out.first_weight)
+        torch.sum(wide, dim=1, out=out.first_bias)
 
-    def _layer_output(self, layer: int, branch: int, b: int) -> Tensor:
-        if layer == self.shape.hidden_layers - 1:
-            return self._outputs[branch, :b]
-        return self._hidden[layer][branch][:b]
 
-    def _activation(self, layer: int, branch: int, b: int) -> Tensor:
-        """What layer ``layer`` (0 = first after the input layer) of ``branch`` reads."""
-        if layer == 0:
-            return self._first[:b, :, branch * self.shape.hidden : (branch + 1) * self.shape.hidden]
-        return self._hidden[layer - 1][branch][:b]
+def evaluate(parameters: MlpArrays, inputs: Tensor) -> Tensor:
+    """Outputs ``[b, n, outputs]`` of a network without branches, in new memory: for acting."""
+    below = torch.baddbmm(parameters.first_bias.unsqueeze(1), inputs, parameters.first_weight)
+    for ((weight, bias),) in parameters.layers:
+        below = torch.baddbmm(bias.unsqueeze(1), torch.nn.functional.leaky_relu_(below, LEAK), weight)
+    return below
 
 
 class StackedAdam:
@@ -173,23 +182,30 @@ class StackedAdam:
 
     def __init__(self, parameters: Tensor, learning_rate: float) -> None:
         self.learning_rate = learning_rate
+        self._parameters = parameters
         shape = (parameters.shape[0], parameters.shape[1])
         self.first_moment = zeros(shape, parameters.dtype, parameters.device)
         self.second_moment = zeros(shape, parameters.dtype, parameters.device)
         self.steps = parameters.new_zeros(parameters.shape[0], dtype=torch.float32)
 
-    def apply(self, parameters: Tensor, gradients: Tensor, rows: slice, columns: slice, decay: float) -> None:
-        """Step ``columns`` of ``parameters[rows]`` against ``gradients + decay * parameters``.
-
-        ``gradients`` is ``[b, columns]``.  Count the step first (`count_step`).
-        """
-        torch._fused_adam_(
-            list(parameters[rows, columns].unbind(0)),
-            list(gradients.unbind(0)),
+    def rows(self, rows: slice, columns: slice) -> AdamRows:
+        """What `apply` needs of a block of rows."""
+        return AdamRows(
+            list(self._parameters[rows, columns].unbind(0)),
             list(self.first_moment[rows, columns].unbind(0)),
             list(self.second_moment[rows, columns].unbind(0)),
-            [],
             list(self.steps[rows].unbind(0)),
+        )
+
+    def apply(self, rows: AdamRows, gradients: Tensor, decay: float) -> None:
+        """Step against ``gradients`` ``[b, columns]`` + ``decay`` * parameters; count ``steps`` up first."""
+        torch._fused_adam_(
+            rows.parameters,
+            list(gradients.unbind(0)),
+            rows.first_moment,
+            rows.second_moment,
+            [],
+            rows.steps,
             lr=self.learning_rate,
             beta1=0.9,
             beta2=0.999,
@@ -199,8 +215,15 @@ class StackedAdam:
             maximize=False,
         )
 
-    def count_step(self, rows: slice) -> None:
-        self.steps[rows] += 1
+
+@dataclass(frozen=True)
+class AdamRows:
+    """One view per agent of a block: parameters, moments, step count."""
+
+    parameters: list[Tensor]
+    first_moment: list[Tensor]
+    second_moment: list[Tensor]
+    steps: list[Tensor]
 
 
 def clip_rows(gradients: Tensor, limit: float) -> None:

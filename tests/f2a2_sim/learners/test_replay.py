@@ -46,11 +46,11 @@ def held(replay: FleetReplay, row: int) -> list[tuple[int, tuple[float, ...], tu
     frames = torch.from_numpy(replay.sample(np.array([row]), uniforms))
     out = torch.empty(1, 2 * count, replay.observations.shape[2])
     actions, logits, rewards, ended = replay.gather(slice(row, row + 1), frames, out)
-    assert torch.equal(actions.float(), rewards)
+    assert torch.equal(actions.squeeze(-1).float(), rewards)
     assert torch.equal(logits, rewards.unsqueeze(-1).repeat(1, 1, 2))
     return [
         (
-            int(actions[0, i]),
+            int(actions[0, i, 0]),
             tuple(out[0, i].tolist()),
             None if ended[0, i] else tuple(out[0, count + i].tolist()),
         )

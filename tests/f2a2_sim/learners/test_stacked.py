@@ -51,10 +51,10 @@ def test_backward_is_the_gradient_of_forward(n: int) -> None:
     parameters = torch.randn(3, SHAPE.size, dtype=torch.float64, generator=generator)
     inputs = torch.randn(3, 6, 5, dtype=torch.float64, generator=generator)
     upstream = torch.randn(2, 3, n, 4, dtype=torch.float64, generator=generator)
-    mlp = StackedMlp(SHAPE, block=4, batch=6, like=parameters)
-    outputs = mlp.forward(parameters, inputs).clone()
+    mlp = StackedMlp(SHAPE, block=3, batch=6, like=parameters)
+    outputs = mlp.forward(SHAPE.arrays(parameters), inputs).clone()
     gradient = torch.zeros_like(parameters)
-    mlp.backward(parameters, inputs[:, :n], upstream, gradient)
+    mlp.backward(SHAPE.arrays(parameters), inputs[:, :n], upstream, SHAPE.arrays(gradient))
 
     leaf = parameters.clone().requires_grad_()
     w1, b1, w2, b2, w3, b3 = SHAPE.views(leaf)
@@ -74,11 +74,12 @@ def test_flops_are_the_closed_form() -> None:
     parameters, inputs = torch.zeros(3, SHAPE.size), torch.zeros(3, 6, 5)
     mlp = StackedMlp(SHAPE, block=3, batch=6, like=parameters)
     with FlopCounterMode(display=False) as counter:
-        outputs = mlp.forward(parameters, inputs)
+        outputs = mlp.forward(SHAPE.arrays(parameters), inputs)
     per_input = 2 * 2 * (5 * 3 + 3 * 3 + 3 * 4)  # branches, multiply-add, layers
     assert counter.get_total_flops() == 3 * 6 * per_input
     with FlopCounterMode(display=False) as counter:
-        mlp.backward(parameters, inputs, torch.zeros_like(outputs), torch.zeros_like(parameters))
+        gradient = SHAPE.arrays(torch.zeros_like(parameters))
+        mlp.backward(SHAPE.arrays(parameters), inputs, torch.zeros_like(outputs), gradient)
     upstream = 2 * 2 * (3 * 3 + 3 * 4)  # no gradient with respect to the input
     assert counter.get_total_flops() == 3 * 6 * (per_input + upstream)
 
@@ -92,8 +93,8 @@ def test_adam_equals_torch_for_every_agent_at_its_own_step() -> None:
     untouched = parameters[:, :16].clone()
     for rows in (slice(0, 4), slice(1, 3), slice(2, 4), slice(0, 1), slice(0, 4)):
         gradients = torch.randn(rows.stop - rows.start, 32, dtype=torch.float64, generator=generator)
-        adam.count_step(rows)
-        adam.apply(parameters, gradients, rows, slice(16, 48), 0.1)
+        adam.steps[rows] += 1
+        adam.apply(adam.rows(rows, slice(16, 48)), gradients, 0.1)
         for gradient, row in zip(gradients, range(rows.start, rows.stop), strict=True):
             plain[row].grad = gradient.clone()
             references[row].step()

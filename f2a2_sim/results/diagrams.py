@@ -35,6 +35,8 @@ from f2a2_sim.results.timeline import match_messages, readable_window
 
 MANY_EDGES = 300
 MOST_DRAWN_EDGES = 4000
+_TELLING_MESSAGES = 20
+_UNUSED = (0.54, 0.56, 0.6, 0.35)
 _LOSS_COLOURS = LinearSegmentedColormap.from_list(
     "loss", ["#55a9e0", "#4fb58c", "#e0b02c", "#e0662c", "#cf2346"]
 )
@@ -139,12 +141,18 @@ def graph(links: Columns, profiles: NDArray[np.str_]) -> GraphFigure:
     n = len(profiles)
     pairs = _pairs(links, n)
     shares = not_arrived(links)
-    top = max(0.01, float(np.nanmax(shares, initial=0.0)))
-    norm = Normalize(0, 100 * top)
-    few = len(pairs) <= MANY_EDGES
+    norm = Normalize(0, 100 * max(0.01, _highest_share(links, shares)), clip=True)
+    redrawn = np.count_nonzero(links["sent"]) > 3 * len(pairs)
+    few = len(pairs) <= MANY_EDGES and not redrawn
     drawing = _drawing(pairs, n, profiles, norm) if 0 < len(pairs) <= MOST_DRAWN_EDGES else None
     matrix = None if few else _matrix(links, shares, n, norm)
     return GraphFigure(drawing, matrix, len(pairs))
+
+
+def _highest_share(links: Columns, shares: FloatArray) -> float:
+    """The highest share of losses, of links with messages enough to tell, if there are any."""
+    telling = shares[links["sent"] >= _TELLING_MESSAGES]
+    return float(np.nanmax(telling if telling.size else shares, initial=0.0))
 
 
 def _pairs(links: Columns, n: int) -> dict[tuple[int, int], float]:
@@ -186,7 +194,8 @@ def _drawing(
         lines = LineCollection(
             [places[list(pair)] for pair in order],
             colors=[
-                GREY if math.isnan(pairs[pair]) else _LOSS_COLOURS(norm(100 * pairs[pair])) for pair in order
+                _UNUSED if math.isnan(pairs[pair]) else _LOSS_COLOURS(norm(100 * pairs[pair]))
+                for pair in order
             ],
             linewidths=width,
             zorder=1,

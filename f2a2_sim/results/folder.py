@@ -149,7 +149,7 @@ class RunFolder:
             ) from None
         except KeyError as error:
             raise UsageError(
-                f"{path}: has no column {error}. It was written by another version of f2a2-sim;"
+                f"{path}: lacks a column ({error.args[0]}). It was written by another version of f2a2-sim;"
                 " read it with that one"
             ) from None
 

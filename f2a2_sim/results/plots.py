@@ -100,8 +100,10 @@ def to_svg(figure: Figure, identity: str, label: str) -> str:
     svg = svg.replace(INK, "currentColor")
     tag, rest = svg.split(">", 1)
     width_pt = float(tag.split('viewBox="0 0 ')[1].split()[0])
+    size = "wide" if width_pt > 500 else "narrow"
     tag = re.sub(r' (width|height)="[^"]*"', "", tag)
-    svg = f'{tag} role="img" aria-label="{label}" style="max-width:{width_pt * 4 / 3:.0f}px">{rest}'
+    looks = f'class="{size}" role="img" aria-label="{label}" style="max-width:{width_pt * 4 / 3:.0f}px"'
+    svg = f"{tag} {looks}>{rest}"
     return re.sub(r"font: ([^;\"]*?)'sans-serif'[^;\"]*", r"font: \1inherit", svg).strip()
 
 

@@ -302,13 +302,14 @@ def _graph(run: RunData) -> Section | None:
     if made.drawing:
         caption = (
             "Points are devices, lines are the links that exist at the end of the run. The redder a line, the"
-            " more of the messages on it, both ways, were lost or dropped; grey lines carried none."
+            " more of the messages on it, both ways, were lost or dropped; faint grey lines carried"
+            " none."
         )
         figures.append(Figure("The graph", Markup(made.drawing), caption))
     if made.matrix:
         caption = (
-            "The same as a table: each point is a link from the row's agent to the column's, over the whole"
-            " run. Empty points carried no message."
+            "Each point is a link from the row's agent to the column's, over the whole run: also links that"
+            " the graph no longer has, where it is redrawn. Empty points carried no message."
         )
         figures.append(Figure("All links", Markup(made.matrix), caption))
     if not figures:

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from f2a2_sim.errors import RunError, UsageError
@@ -150,6 +152,14 @@ def test_a_missing_or_unknown_column_is_a_bug_not_a_file(tmp_path: Path) -> None
     with pytest.raises(KeyError, match=r"sent.*extra"):
         RunFolder(tmp_path).write_table(LINKS, columns)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_table_of_another_version_says_so(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    (tmp_path / "tables").mkdir()
+    pq.write_table(pa.table({"sender": [1]}), folder.table_file(LINKS))
+    with pytest.raises(UsageError, match=r"links\.parquet.*receiver.*another version"):
+        folder.read_table(LINKS)
 
 
 def test_damaged_files_name_themselves_and_a_remedy(tmp_path: Path) -> None:

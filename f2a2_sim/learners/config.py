@@ -48,7 +48,7 @@ class LearnerConfig(BaseModel):
         description="Joint actor-critic objective; false (the ablation): each network its own term.",
     )
     alpha1: float = Field(
-        0.0005,
+        0.05,
         ge=0,
         description="Weight of the value in the objective; biases TD errors by alpha1/(2 alpha2).",
     )
@@ -61,6 +61,11 @@ class LearnerConfig(BaseModel):
     exact_expectation: bool = Field(
         True,
         description="Take expectations over the own action exactly, not with one sampled action.",
+    )
+    td_clip: float | None = Field(
+        None,
+        gt=0,
+        description="Largest TD error that the actor's squared term counts (null = any, as in the paper).",
     )
     normalise_td: bool = Field(
         False,

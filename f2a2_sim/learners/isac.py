@@ -138,7 +138,7 @@ def actor_output_gradient(
 
     The actor ascends alpha1 E_pi0[rho dlogpi(a) A(a)] + alpha1 E_pi[dlogpi(a~) A(a~)]
     - alpha2 E_pi[rho' dlogpi(a~) (delta1^2 + delta2^2)]; without ``joint`` only the alpha1 terms.
-    ``td_scale`` divides the squared errors (`normalise_td`).
+    ``td_clip`` limits the errors before they are squared, ``td_scale`` divides them (`normalise_td`).
     """
     alpha1, alpha2 = config.alpha1 / q.shape[2], config.alpha2 / q.shape[2]
     pi = data.policy
@@ -147,7 +147,10 @@ def actor_output_gradient(
     score = alpha1 * data.resampled * advantage
     score.scatter_add_(-1, data.actions, alpha1 * data.rho * advantage.gather(-1, data.actions))
     if config.joint:
-        squared = (q - data.target).square_().sum(dim=0).div_(td_scale)
+        delta = q - data.target
+        if config.td_clip is not None:
+            delta.clamp_(-config.td_clip, config.td_clip)
+        squared = delta.square_().sum(dim=0).div_(td_scale)
         score.sub_(squared.mul_(data.rho_resampled).mul_(data.resampled), alpha=alpha2)
     # sum_a score(a) dlogpi(a)/dlogits = score - pi * sum_a score(a)
     return pi.probabilities * score.sum(dim=-1, keepdim=True) - score

@@ -32,6 +32,7 @@ TERMS: dict[str, dict[str, Any]] = {
     "sampled expectations": {"exact_expectation": False},
     "sampled expectations, not joint": {"exact_expectation": False, "joint": False},
     "normalised squared error": {"normalise_td": True},
+    "clipped error": {"td_clip": 0.05},
     "l2": {"l2": 0.05},
     "gradient clip": {"grad_clip": 0.05},
 }
@@ -151,7 +152,8 @@ class Reference:
                 ascended = ascended + weight * c.alpha1 * log_pi[b] * advantage[b] / n
                 if c.joint:
                     _, rho_b = ratio(o, log_pi0, b)
-                    deltas = (q1[b] - y) ** 2 + (q2[b] - y) ** 2
+                    limit = np.inf if c.td_clip is None else c.td_clip
+                    deltas = min(abs(q1[b] - y), limit) ** 2 + min(abs(q2[b] - y), limit) ** 2
                     ascended = ascended - weight * c.alpha2 * rho_b * log_pi[b] * deltas / scale / n
         self.step(self.actor_adam, -ascended, list(self.actor.parameters()), self.actor_penalty)
 

@@ -11,12 +11,12 @@ import hashlib
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -43,6 +43,7 @@ from f2a2_sim.simulator.simulation import Simulation
 from f2a2_sim.simulator.stopwatch import Stopwatch
 
 _EVENTS_BETWEEN_LOOKS = 64
+Status = Literal["finished", "interrupted", "running"]
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,8 @@ class _Session:
                 simulation.stop("the limit of wall time is reached")
             elif self._checkpoint_is_due(simulation, saved_at):
                 self._save(simulation)
+                if simulation.recorder.last_row is not None:
+                    self._write_results(simulation, "running", simulation.recorder.last_row)
                 saved_at = time.monotonic()
         return self._finish(simulation)
 
@@ -213,14 +216,27 @@ class _Session:
         )
         self._next_checkpoint += 1
         self._checkpointed_episode = simulation.episode
-        simulation.recorder.write(self._folder)
         self._log(simulation, f"checkpoint {path.name}")
 
     def _finish(self, simulation: Simulation) -> RunResult:
-        finished = simulation.ended is not None
-        self._log(simulation, simulation.ended if finished else "interrupted")
+        status: Status = "interrupted" if simulation.ended is None else "finished"
+        self._log(simulation, simulation.ended or "interrupted")
         self._display.on_event("saving")
         self._save(simulation)
+        summary = self._write_results(simulation, status, simulation.metrics())
+        for listener in self._listeners:
+            if isinstance(listener, TensorBoard):
+                listener.close()
+        write_report(self._folder.path)
+        return RunResult(self._folder.path, summary)
+
+    def _write_results(self, simulation: Simulation, status: Status, totals: Mapping[str, Any]) -> Summary:
+        """All tables as they are now, and the summary with ``totals`` for its present values.
+
+        While a run goes on those are its last row's: taking new ones would carry out consensus steps that
+        were put off, and so let the moment of a checkpoint change the rounding of later sums.
+        """
+        simulation.recorder.write(self._folder)
         devices = simulation.devices_table()
         self._folder.write_table(DEVICES, devices)
         if self._scenario.record.links:
@@ -229,8 +245,8 @@ class _Session:
             scenario=self._scenario.name,
             seed=self._scenario.seed,
             agents=simulation.n_agents,
-            status="finished" if finished else "interrupted",
-            totals=simulation.metrics(),
+            status=status,
+            totals=totals,
             metrics=simulation.recorder.metrics(),
             episodes=simulation.recorder.episodes(),
             devices=devices,
@@ -239,11 +255,7 @@ class _Session:
             peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
         self._folder.write_summary(summary)
-        for listener in self._listeners:
-            if isinstance(listener, TensorBoard):
-                listener.close()
-        write_report(self._folder.path)
-        return RunResult(self._folder.path, summary)
+        return summary
 
     def _log(self, simulation: Simulation, text: str | None) -> None:
         line = f"{simulation.now_s:.6f} s  step {simulation.env_steps}  {text}\n"

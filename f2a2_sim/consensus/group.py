@@ -74,11 +74,12 @@ class ConsensusGroup:
         ``degrees`` counts each sender's present neighbours; ``in_flight`` are the versions that the carrier
         still holds; they are needed when storage has to be reclaimed.
         """
-        self.flush()
+        if any(agent in self._pending for agent in agents.tolist()):
+            self.flush()
         if self._pool.free_rows < len(agents):
             self.collect(in_flight)
         content, numbers = self._scheme.message(agents, degrees)
-        versions = self._pool.add(content, numbers, rounds)
+        versions = self._pool.add([content[agent] for agent in agents.tolist()], numbers, rounds)
         self._published[agents] = versions
         return versions
 
@@ -106,7 +107,7 @@ class ConsensusGroup:
     def flush(self) -> None:
         """Carry out the consensus steps decided so far."""
         if self._pending:
-            batch = list(self._pending.values())
+            batch = [self._pending[agent] for agent in sorted(self._pending)]
             self._pending = {}
             self._scheme.combine(batch, self._pool)
 

@@ -41,7 +41,7 @@ class Scheme(Protocol):
     """Whether combining changes w~ itself (gossip, push_sum) or only the penalty on it (paper)."""
 
     def message(self, agents: IntArray, degrees: IntArray) -> tuple[Tensor, FloatArray]:
-        """Content to send: rows ``[b, S]`` and one number per message."""
+        """What these agents send: their rows of the returned ``[n, S]``, and a number each, ``[b]``."""
 
     def combine(self, batch: Sequence[Combination], pool: SnapshotPool) -> None:
         """Carry out consensus steps of distinct agents."""
@@ -86,7 +86,7 @@ class PrimalDual:
         self._means = _Buffer()
 
     def message(self, agents: IntArray, degrees: IntArray) -> tuple[Tensor, FloatArray]:
-        return self._learner.shared_parameters()[torch.from_numpy(agents)], np.zeros(len(agents))
+        return self._learner.shared_parameters(), np.zeros(len(agents))
 
     def combine(self, batch: Sequence[Combination], pool: SnapshotPool) -> None:
         trained = self._learner.shared_parameters()
@@ -130,7 +130,7 @@ class Gossip:
 
     def message(self, agents: IntArray, degrees: IntArray) -> tuple[Tensor, FloatArray]:
         self._degrees[agents] = degrees
-        return self._learner.shared_parameters()[torch.from_numpy(agents)], degrees.astype(np.float64)
+        return self._learner.shared_parameters(), degrees.astype(np.float64)
 
     def combine(self, batch: Sequence[Combination], pool: SnapshotPool) -> None:
         trained = self._learner.shared_parameters()
@@ -193,9 +193,8 @@ class PushSum:
             self._sigma[agent].add_(base.to(torch.float64), alpha=share * omega)
             self._sigma_weight[agent] += share * omega
             self.weight[agent] = share * omega
-        index = torch.from_numpy(agents)
-        self._learner.adopt(agents, self._base[index])
-        return self._sigma[index], self._sigma_weight[agents].copy()
+        self._learner.adopt(agents, self._base[torch.from_numpy(agents)])
+        return self._sigma, self._sigma_weight[agents].copy()
 
     def combine(self, batch: Sequence[Combination], pool: SnapshotPool) -> None:
         for step in batch:

@@ -6,6 +6,7 @@ row's version number and pay for their bytes in the network model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,16 +46,16 @@ class SnapshotPool:
     def live_rows(self) -> int:
         return self._rows.shape[0] - len(self._free)
 
-    def add(self, values: Tensor, numbers: FloatArray, rounds: IntArray) -> IntArray:
-        """Keep a copy of ``values [b, width]`` with what else a message carries: a number of the scheme's
-        (a degree, a weight) and the sender's round. Returns their new versions, int64 ``[b]``.
+    def add(self, values: Sequence[Tensor], numbers: FloatArray, rounds: IntArray) -> IntArray:
+        """Keep copies of ``values`` (``b`` rows ``[width]``) with what else a message carries: a number of
+        the scheme's (a degree, a weight) and the sender's round. Returns their new versions, int64 ``[b]``.
         """
-        count = values.shape[0]
+        count = len(values)
         while len(self._free) < count:
             self._grow()
         taken = [self._free.pop() for _ in range(count)]
-        for position, row in enumerate(taken):
-            self._rows[row].copy_(values[position])
+        for row, value in zip(taken, values, strict=True):
+            self._rows[row].copy_(value)
         versions = np.arange(self._next_version, self._next_version + count, dtype=np.int64)
         self._next_version += count
         self._reserve_versions()

@@ -41,6 +41,7 @@ from f2a2_sim.learners.stacked import (
     StackedAdam,
     StackedMlp,
     blocks_of,
+    carve,
     clip_rows,
     evaluate,
     zeros,
@@ -178,13 +179,16 @@ class _Workspace:
     """Buffers for blocks of ``block`` agents, allocated once and used for every block."""
 
     def __init__(self, actor: MlpShape, critics: MlpShape, block: int, batch: int, like: Tensor) -> None:
-        self.observations = like.new_empty(block, 2 * batch, actor.inputs)  # o, then o'
-        self.actor = StackedMlp(actor, block, 2 * batch, like)
-        self.critics = StackedMlp(critics, block, batch, like)
-        self.actor_gradient = like.new_zeros(block, actor.size)
-        self.critic_gradient = like.new_zeros(block, critics.size)
+        observations = (block, 2 * batch, actor.inputs)  # o, then o'
+        of_actor = StackedMlp.memory_shapes(actor, block, 2 * batch)
+        of_critics = StackedMlp.memory_shapes(critics, block, batch)
+        gradients = [(block, actor.size), (block, critics.size)]
+        memory = carve([observations, *gradients, *of_actor, *of_critics], like)
+        self.observations, self.actor_gradient, self.critic_gradient = memory[:3]
         self.actor_gradient_arrays = actor.arrays(self.actor_gradient)
         self.critic_gradient_arrays = critics.arrays(self.critic_gradient)
+        self.actor = StackedMlp(actor.hidden, memory[3 : 3 + len(of_actor)])
+        self.critics = StackedMlp(critics.hidden, memory[3 + len(of_actor) :])
 
 
 class _Block:
@@ -435,7 +439,7 @@ class IsacFleet:
             return
         own = self.shared_parameters()
         for run, positions in blocks_of(rows, self.config.block_agents):
-            w = view[torch.from_numpy(positions).to(view.device)]
+            w = _rows_of(view, positions)
             self.dual[run].add_(own[run], alpha=beta).sub_(w, alpha=beta)
             torch.sub(self.dual[run], w, alpha=beta, out=self._pull[run])
 
@@ -443,7 +447,7 @@ class IsacFleet:
         """w~ <- ``values`` ``[r, S]``."""
         own = self.shared_parameters()
         for run, positions in blocks_of(rows, self.config.block_agents):
-            own[run] = values[torch.from_numpy(positions).to(values.device)]
+            own[run] = _rows_of(values, positions)
 
     def dual_norm(self, rows: IntArray) -> FloatArray:
         """|lambda| of each row."""
@@ -572,3 +576,11 @@ class IsacFleet:
                 )
             tensor.copy_(saved)
         self.replay.load_state(state["replay"])
+
+
+def _rows_of(values: Tensor, positions: IntArray) -> Tensor:
+    """``values[positions]``, a view where the positions follow each other."""
+    first, count = int(positions[0]), len(positions)
+    if (np.diff(positions) == 1).all():
+        return values[first : first + count]
+    return values[torch.from_numpy(positions).to(values.device)]

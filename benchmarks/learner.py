@@ -38,7 +38,9 @@ def filled_fleet(agents: int, steps: int, config: LearnerConfig, beta: float = 0
         actions, logits = fleet.act(rows, observations, rng.random(agents))
         following = np.roll(observations, 1, axis=0)
         rewards = rng.random(agents, dtype=np.float32)
-        fleet.remember(rows, observations, actions, logits, rewards, following, np.zeros(agents, dtype=np.bool_))
+        fleet.remember(
+            rows, observations, actions, logits, rewards, following, np.zeros(agents, dtype=np.bool_)
+        )
         observations = following
     return fleet
 
@@ -52,7 +54,11 @@ class SeparateAgent:
 
         def network() -> nn.Sequential:
             return nn.Sequential(
-                nn.Linear(OBSERVATION, h), nn.LeakyReLU(), nn.Linear(h, h), nn.LeakyReLU(), nn.Linear(h, ACTIONS)
+                nn.Linear(OBSERVATION, h),
+                nn.LeakyReLU(),
+                nn.Linear(h, h),
+                nn.LeakyReLU(),
+                nn.Linear(h, ACTIONS),
             )
 
         self.actor, self.q, self.target = network(), [network(), network()], [network(), network()]
@@ -94,7 +100,9 @@ class SeparateAgent:
                     t.lerp_(p, c.tau)
             q1, q2 = self.q[0](o), self.q[1](o)
             advantage = q1 - c.temperature * constant - (pi * q1).sum(1, keepdim=True)
-            score = c.alpha1 * pi * advantage - c.alpha2 * rho_resampled * pi * ((q1 - y) ** 2 + (q2 - y) ** 2)
+            score = c.alpha1 * pi * advantage - c.alpha2 * rho_resampled * pi * (
+                (q1 - y) ** 2 + (q2 - y) ** 2
+            )
         replayed = (c.alpha1 * rho * advantage * log_pi).gather(1, a).squeeze(1)
         self.actor_adam.zero_grad()
         (-(replayed + (score * log_pi).sum(1)).mean()).backward()
@@ -108,7 +116,9 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--agents", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
@@ -152,7 +162,9 @@ def main() -> None:
         separate_round()
         times["separate modules"] = [seconds(separate_round) for _ in range(2)]
 
-    table = Table(title=f"One update round of {arguments.agents} agents, {arguments.threads} threads, block {arguments.block}")
+    table = Table(
+        title=f"One update round of {arguments.agents} agents, {arguments.threads} threads, block {arguments.block}"
+    )
     for column in ("", "median s", "least s", "GFLOP/s", "x plain (median)", "x plain (least)"):
         table.add_column(column, justify="left" if not column else "right")
     plain = times["plain products"]

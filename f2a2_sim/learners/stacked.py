@@ -36,6 +36,16 @@ def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> T
     return torch.from_numpy(np.zeros(prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)
 
 
+def carve(shapes: list[tuple[int, ...]], like: Tensor) -> list[Tensor]:
+    """Tensors of zeros out of one piece of memory, which is then large enough for huge pages."""
+    ends = np.cumsum([_padded(prod(shape)) for shape in shapes]).tolist()
+    memory = zeros((ends[-1],), like.dtype, like.device)
+    return [
+        memory[end - _padded(prod(shape)) :][: prod(shape)].view(shape)
+        for end, shape in zip(ends, shapes, strict=True)
+    ]
+
+
 def _padded(size: int) -> int:
     return -(-size // _ALIGN) * _ALIGN
 
@@ -117,17 +127,21 @@ class MlpArrays:
 class StackedMlp:
     """Forward and backward passes for a block of ``block`` agents with ``batch`` inputs each.
 
-    Activations lie in buffers of this object, allocated once and overwritten by the next pass.
+    Activations lie in buffers, ``memory``, that the next pass overwrites.
     """
 
-    def __init__(self, shape: MlpShape, block: int, batch: int, like: Tensor) -> None:
-        b, n, m, h = block, batch, shape.branches, shape.hidden
-        self._first = like.new_empty(b, n, m * h)
-        self._outputs = like.new_empty(m, b, n, shape.outputs)
+    @staticmethod
+    def memory_shapes(shape: MlpShape, block: int, batch: int) -> list[tuple[int, ...]]:
+        """The buffers: outputs, first layer, gradient at the first layer, further hidden layers."""
+        hidden = (shape.branches, block, batch, shape.hidden)
+        wide = (block, batch, shape.branches * shape.hidden)
+        return [(*hidden[:3], shape.outputs), wide, wide, *[hidden] * (shape.hidden_layers - 1)]
+
+    def __init__(self, hidden: int, memory: list[Tensor]) -> None:
+        self._outputs, self._first, self._first_gradient, *further = memory
         # _activations[l][branch]: what layer l (0 = first after the input layer) reads.
-        self._activations = [list(torch.split(self._first, h, dim=2))]
-        for _ in range(shape.hidden_layers - 1):
-            self._activations.append(list(like.new_empty(m, b, n, h)))
+        self._activations = [list(torch.split(self._first, hidden, dim=2))]
+        self._activations += [list(layer) for layer in further]
 
     def forward(self, parameters: MlpArrays, inputs: Tensor) -> Tensor:
         """Outputs ``[branches, b, n, outputs]`` for ``inputs`` ``[b, n, inputs]``."""
@@ -152,7 +166,7 @@ class StackedMlp:
         """
         b, n, _ = inputs.shape
         upstream = list(output_gradients)
-        wide = inputs.new_empty(b, n, self._first.shape[2])
+        wide = self._first_gradient.view(-1)[: b * n * self._first.shape[2]].view(b, n, -1)
         targets = list(torch.split(wide, self._activations[0][0].shape[2], dim=2))
         for layer in reversed(range(len(parameters.layers))):
             for branch, (weight, _) in enumerate(parameters.layers[layer]):

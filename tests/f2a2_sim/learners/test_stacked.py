@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from f2a2_sim.learners.stacked import MlpShape, StackedAdam, StackedMlp, blocks_of, clip_rows
+from f2a2_sim.learners.stacked import MlpShape, StackedAdam, StackedMlp, blocks_of, carve, clip_rows
 
 SHAPE = MlpShape(inputs=5, hidden=3, hidden_layers=2, outputs=4, branches=2)
 
@@ -34,6 +34,15 @@ def test_views_write_into_the_row() -> None:
     assert int((rows[1] > 0).sum()) == SHAPE.parameters
 
 
+def test_carved_tensors_do_not_overlap() -> None:
+    tensors = carve([(2, 3), (17,), (1, 1, 5)], torch.empty(0, dtype=torch.float64))
+    for value, tensor in enumerate(tensors):
+        assert tensor.is_contiguous() and not tensor.any()
+        tensor.fill_(value)
+    assert [tensor.unique().tolist() for tensor in tensors] == [[0.0], [1.0], [2.0]]
+    assert [tuple(tensor.shape) for tensor in tensors] == [(2, 3), (17,), (1, 1, 5)]
+
+
 def test_initial_weights_are_those_of_linear_layers() -> None:
     """Uniform in +-1/sqrt(fan_in): variance 1/(3 fan_in); padding stays 0."""
     shape = MlpShape(inputs=400, hidden=100, hidden_layers=2, outputs=50)
@@ -51,7 +60,7 @@ def test_backward_is_the_gradient_of_forward(n: int) -> None:
     parameters = torch.randn(3, SHAPE.size, dtype=torch.float64, generator=generator)
     inputs = torch.randn(3, 6, 5, dtype=torch.float64, generator=generator)
     upstream = torch.randn(2, 3, n, 4, dtype=torch.float64, generator=generator)
-    mlp = StackedMlp(SHAPE, block=3, batch=6, like=parameters)
+    mlp = StackedMlp(SHAPE.hidden, carve(StackedMlp.memory_shapes(SHAPE, 3, 6), parameters))
     outputs = mlp.forward(SHAPE.arrays(parameters), inputs).clone()
     gradient = torch.zeros_like(parameters)
     mlp.backward(SHAPE.arrays(parameters), inputs[:, :n], upstream, SHAPE.arrays(gradient))
@@ -72,7 +81,7 @@ def test_backward_is_the_gradient_of_forward(n: int) -> None:
 
 def test_flops_are_the_closed_form() -> None:
     parameters, inputs = torch.zeros(3, SHAPE.size), torch.zeros(3, 6, 5)
-    mlp = StackedMlp(SHAPE, block=3, batch=6, like=parameters)
+    mlp = StackedMlp(SHAPE.hidden, carve(StackedMlp.memory_shapes(SHAPE, 3, 6), parameters))
     with FlopCounterMode(display=False) as counter:
         outputs = mlp.forward(SHAPE.arrays(parameters), inputs)
     per_input = 2 * 2 * (5 * 3 + 3 * 3 + 3 * 4)  # branches, multiply-add, layers

@@ -13,7 +13,7 @@ in between, and what an update uses (its replay) is closed while it runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -523,7 +523,7 @@ class Simulation:
             self._request_updates(np.array([agent]))
 
     def _drain(self) -> None:
-        """Put everything that has arrived by now into its mailbox."""
+        """Put everything that has arrived by now into its mailbox, and end the waits for it."""
         active = self._powered & ~self._silent
         with self.stopwatch.part("network"):
             arrived = self.parts.carrier.drain(self.now_s, active)
@@ -536,6 +536,8 @@ class Simulation:
             self.recorder.events(
                 arrived.receiver, "receive", arrived.sent_s, arrived.arrival_s, arrived.sender
             )
+        if self._waiting_since_s:
+            self._recheck_waits(arrived.receiver.tolist())
 
     # -- waiting for neighbours --------------------------------------------------------------------
 
@@ -556,9 +558,10 @@ class Simulation:
             self.recorder.event(agent, "wait", since_s, self.now_s)
         self._request_mix(agent, copies)
 
-    def _recheck_waits(self) -> None:
-        for agent in list(self._waiting_since_s):
-            if self._powered[agent] and not self._silent[agent]:
+    def _recheck_waits(self, agents: Iterable[int]) -> None:
+        """See whether any of these agents waits no longer."""
+        for agent in agents:
+            if agent in self._waiting_since_s and self._powered[agent] and not self._silent[agent]:
                 self._release_if_complete(agent)
 
     def _schedule_mail(self) -> None:
@@ -573,7 +576,6 @@ class Simulation:
     def _on_mail(self, _subject: int, _detail: int) -> None:
         self._next_mail_s = math.inf
         self._drain()
-        self._recheck_waits()
         self._schedule_mail()
 
     def _on_wait_timeout(self, agent: int, number: int) -> None:
@@ -619,14 +621,14 @@ class Simulation:
         self._powered[agent] = False
         self._off_since_s[agent] = now_s
         self._battery_generation[agent] += 1
-        self._recheck_waits()
+        self._recheck_waits(list(self._waiting_since_s))
 
     def _fall_silent(self, agent: int) -> None:
         """Its agent is dead: the device neither learns nor exchanges until the next episode."""
         if self._powered[agent]:
             self._deactivate(agent)
         self._silent[agent] = True
-        self._recheck_waits()
+        self._recheck_waits(list(self._waiting_since_s))
 
     def _activate(self, agent: int) -> None:
         """A device goes on; messages that arrived meanwhile were dropped."""

@@ -47,6 +47,15 @@ class ConsensusConfig(BaseModel):
             "and is the step of the dual; other schemes ignore it."
         ),
     )
+    penalty_step: float | None = Field(
+        None,
+        gt=0.0,
+        le=1.0,
+        description=(
+            "How the penalty acts in scheme paper: null = within the gradient that Adam scales (5.4a as it "
+            "stands); a number = apart from Adam, that share of the way to w - lambda/beta at each update."
+        ),
+    )
     interval: IntervalSpec = Field(
         default_factory=IntervalSpec,
         description="How many own updates pass between two rounds of an agent.",
@@ -84,6 +93,11 @@ class ConsensusConfig(BaseModel):
             raise ValueError(
                 f"wait_timeout_s: {self.wait_timeout_s:g} has no meaning with wait: none; "
                 "set wait: neighbours or wait_timeout_s: null"
+            )
+        if self.penalty_step is not None and (self.scheme != "paper" or self.beta == 0.0):
+            raise ValueError(
+                f"penalty_step: {self.penalty_step:g} is for scheme: paper with beta above 0, but scheme is "
+                f"{self.scheme} and beta {self.beta:g}; set penalty_step: null"
             )
         if self.scheme == "none" and self.wait == "neighbours":
             raise ValueError(

@@ -31,7 +31,7 @@ class FleetSetup:
     ``seeds`` holds one seed per agent for the initial weights; equal seeds are equal weights.
     ``army_size`` is the number of agents among whom ``replay_transitions`` is divided (fleets of
     other shapes included).  ``shared`` names the consensus variable, ``beta`` the weight of its penalty
-    (0: the scheme has no dual).
+    (0: the scheme has no dual), and ``penalty_step`` how it is applied (see ``ConsensusConfig``).
     """
 
     observation_size: int
@@ -40,6 +40,7 @@ class FleetSetup:
     army_size: int
     shared: Shared = "all"
     beta: float = 0.0
+    penalty_step: float | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
 

@@ -369,15 +369,26 @@ class IsacFleet:
         return statistics
 
     def _step(self, run: slice, columns: slice, rows: AdamRows, gradient: Tensor) -> None:
-        """Adam on ``gradient`` + grad R + lambda + beta (w~ - w), of which beta w~ enters as Adam's decay."""
+        """One step along ``gradient`` + grad R + lambda + beta (w~ - w), clipped before the penalty joins it.
+
+        The penalty's beta w~ enters as Adam's decay. With ``penalty_step`` kappa the penalty is not Adam's
+        business: after its step, w~ <- w~ - kappa (w~ - w + lambda / beta). Adam makes every gradient's size
+        its own, so within it even a small penalty crowds out the objective as soon as it is the larger one.
+        """
         if self.config.grad_clip is not None:
             clip_rows(gradient, self.config.grad_clip)
         decay = self.config.l2
         shared = self.shared_columns()
-        if self.setup.beta > 0 and shared.start <= columns.start < shared.stop:
-            gradient += self._pull[run, columns.start - shared.start : columns.stop - shared.start]
-            decay += self.setup.beta
-        self.adam.apply(rows, gradient, decay)
+        beta, kappa = self.setup.beta, self.setup.penalty_step
+        if beta <= 0 or not shared.start <= columns.start < shared.stop:
+            self.adam.apply(rows, gradient, decay)
+            return
+        pull = self._pull[run, columns.start - shared.start : columns.stop - shared.start]
+        if kappa is None:
+            self.adam.apply(rows, gradient.add_(pull), decay + beta)
+        else:
+            self.adam.apply(rows, gradient, decay)
+            self.parameters[run, columns].mul_(1.0 - kappa).sub_(pull, alpha=kappa / beta)
 
     def _workspace(self, worker: int, block: int) -> _Workspace:
         key = (worker, block)

@@ -16,13 +16,13 @@ from devices.availability import AvailabilityModel
 from devices.catalog import device_profile
 from devices.memory import DeviceMemoryError, MemoryDemand, check_memory
 from f2a2_sim.errors import UsageError
-from f2a2_sim.learners.base import FleetSetup, Learner, make_fleet
+from f2a2_sim.learners.base import Learner, make_fleet
 from f2a2_sim.randomness import Streams
 from f2a2_sim.scenario.fleet import FleetPlan, group_link, plan_fleet
 from f2a2_sim.scenario.problems import Problem, ScenarioProblems
 from f2a2_sim.scenario.schema import Scenario
 from f2a2_sim.scenario.yaml_source import KeyPath, YamlSource, dotted
-from f2a2_sim.simulator.build import build_world
+from f2a2_sim.simulator.build import build_world, fleet_setup
 from f2a2_sim.worlds.base import World
 from network.carrier import SimulatedCarrier
 from network.errors import LinkError, NetworkSpecError
@@ -155,17 +155,10 @@ def memory_demand(scenario: Scenario, learner: Learner, neighbours: int) -> Memo
 
 
 def _one_learner(scenario: Scenario, observation_size: int, n_actions: int, army_size: int) -> Learner:
-    consensus = scenario.consensus
-    setup = FleetSetup(
-        observation_size,
-        n_actions,
-        seeds=[0],
-        army_size=army_size,
-        shared=consensus.shared,
-        beta=consensus.beta if consensus.scheme == "paper" else 0.0,
-    )
     try:
-        return make_fleet(scenario.learner, setup)
+        return make_fleet(
+            scenario.learner, fleet_setup(scenario, (observation_size, n_actions), [0], army_size)
+        )
     except (MemoryError, RuntimeError) as error:  # numpy's and torch's words for memory that cannot be had
         if isinstance(error, RuntimeError) and "allocate" not in str(error):
             raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -82,18 +84,31 @@ def build_population(
     fleets = []
     for shape in shapes:
         ids = np.array([i for i, s in enumerate(specs) if (s.observation_size, s.n_actions) == shape])
-        setup = FleetSetup(
-            observation_size=shape[0],
-            n_actions=shape[1],
-            seeds=[seeds[agent] for agent in ids.tolist()],
-            army_size=n,
-            shared=scenario.consensus.shared,
-            beta=scenario.consensus.beta if scenario.consensus.scheme == "paper" else 0.0,
-            device=device,
-        )
-        learner = make_fleet(scenario.learner, setup)
+        own_seeds = [seeds[agent] for agent in ids.tolist()]
+        learner = make_fleet(scenario.learner, fleet_setup(scenario, shape, own_seeds, n, device))
         consensus = None
         if scenario.consensus.scheme != "none":
             consensus = ConsensusGroup(scenario.consensus, learner, degrees[ids], fixed_graph)
         fleets.append(Fleet(ids, learner, consensus, learner.act_work(), learner.update_work()))
     return Population(fleets, seeds, streams)
+
+
+def fleet_setup(
+    scenario: Scenario,
+    shape: tuple[int, int],
+    seeds: Sequence[int],
+    army_size: int,
+    device: torch.device | None = None,
+) -> FleetSetup:
+    """What the learner of agents of one shape (observation size, number of actions) is made of."""
+    consensus = scenario.consensus
+    return FleetSetup(
+        observation_size=shape[0],
+        n_actions=shape[1],
+        seeds=seeds,
+        army_size=army_size,
+        shared=consensus.shared,
+        beta=consensus.beta if consensus.scheme == "paper" else 0.0,
+        penalty_step=consensus.penalty_step,
+        device=device or torch.device("cpu"),
+    )

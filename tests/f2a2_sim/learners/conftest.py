@@ -60,11 +60,19 @@ def make_small() -> Callable[..., IsacFleet]:
         dtype: torch.dtype = torch.float64,
         beta: float = 0.0,
         shared: Any = "all",
+        penalty_step: float | None = None,
         seed: int = 0,
         **changes: Any,
     ) -> IsacFleet:
         setup = FleetSetup(
-            OBSERVATION, ACTIONS, list(range(agents)), agents, shared=shared, beta=beta, dtype=dtype
+            OBSERVATION,
+            ACTIONS,
+            list(range(agents)),
+            agents,
+            shared=shared,
+            beta=beta,
+            penalty_step=penalty_step,
+            dtype=dtype,
         )
         fleet = IsacFleet(small_config(**changes), setup)
         fill(fleet, seed)

@@ -310,6 +310,31 @@ def test_dual_follows_the_paper(make_small: Callable[..., IsacFleet]) -> None:
         np.testing.assert_allclose(fleet.dual_norm(rows), expected[rows].norm(dim=1).numpy())
 
 
+@pytest.mark.parametrize("shared", ["all", "actor", "critic"])
+def test_a_penalty_apart_from_adam_moves_shared_parameters_part_of_the_way(
+    make_small: Callable[..., IsacFleet], shared: str
+) -> None:
+    """w~ <- w~ - kappa (w~ - w + lambda / beta) after the very step that an agent without penalty takes."""
+    beta, kappa = 0.2, 0.3
+    free = make_small()
+    fleet = make_small(beta=beta, penalty_step=kappa, shared=shared)
+    rng = np.random.default_rng(4)
+    rows = np.arange(fleet.n_agents)
+    view = torch.from_numpy(rng.standard_normal(tuple(fleet.dual.shape)))
+    fleet.take_consensus(rows, view)
+    uniforms = rng.random((fleet.n_agents, fleet.draws_per_update))
+    for each in (free, fleet):
+        each.update(rows, each.draw_batch(rows, uniforms))
+    columns = fleet.shared_columns()
+    if shared != "actor":  # the actor's step sees critics that the penalty has moved
+        columns = slice(fleet.actor.size, columns.stop)
+    stepped = free.parameters[:, columns]
+    offset = columns.start - fleet.shared_columns().start
+    part = slice(offset, offset + stepped.shape[1])
+    expected = stepped - kappa * (stepped - view[:, part] + fleet.dual[:, part] / beta)
+    torch.testing.assert_close(fleet.parameters[:, columns], expected)
+
+
 def test_complete_averages_keep_the_sum_of_duals_zero(make_small: Callable[..., IsacFleet]) -> None:
     fleet = make_small(beta=0.2)
     rng = np.random.default_rng(4)

@@ -163,6 +163,11 @@ class _Session:
             self._baseline = Baseline(**state["baseline"]) if state["baseline"] is not None else None
             simulation = self._simulation(resumed_at=int(state["simulation"]["world"]["env_steps"]))
             simulation.load_state(state["simulation"])
+            if simulation.ended is not None:
+                raise UsageError(
+                    f"{self._folder.path}: this run has finished ({simulation.ended}); there is nothing to resume."
+                    f" Its report is {self._folder.report_file}"
+                )
             self._next_checkpoint = list_checkpoints(self._folder)[-1].number + 1
             self._checkpointed_episode = simulation.episode
             self._log(simulation, f"resumed from {checkpoint.path.name}")

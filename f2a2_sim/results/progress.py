@@ -158,6 +158,7 @@ class LivePanel:
 
     def baseline(self, baseline: Baseline | None) -> None:
         self._state.baseline = baseline
+        self._state.event = ""
 
     def on_row(self, row: Mapping[str, Any]) -> None:
         self._state.add(row)

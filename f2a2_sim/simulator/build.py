@@ -33,6 +33,7 @@ def build_world(scenario: Scenario) -> World:
         map_size=world.map_size,
         opponent=world.opponent,
         episode_steps=world.episode_steps,
+        default_action=world.default_action,
         env_args=world.env_args,
     )
 

@@ -102,11 +102,7 @@ class Simulation:
         config = self.scenario
         self._lockstep = config.world.mode == "lockstep"
         self._silent_after_death = config.world.after_death == "silent"
-        self._default_action = (
-            config.world.default_action
-            if config.world.default_action is not None
-            else parts.world.default_action
-        )
+        self._default_action = parts.world.default_action
         self._exchanges = config.consensus.scheme != "none"
         self._waits = config.consensus.wait == "neighbours"
         self._has_battery = parts.power.has_battery.tolist()
@@ -339,6 +335,8 @@ class Simulation:
         assert done is not None
         if done.kind == LEARN and done.token == UPDATE and agent in self._unevaluated_updates:
             self._evaluate_updates()
+        if done.kind == LEARN and done.token == MIX and agent in self._unevaluated_acts:
+            self._evaluate_acts()  # chosen with the parameters from before this consensus step
         following = units.finished(agent, now_s)
         if following is not None:
             self._begin_work(agent, following)
@@ -813,6 +811,7 @@ class Simulation:
             "waiting_since_s": self._waiting_since_s,
             "next_mail_s": self._next_mail_s,
             "highest_round": self._highest_round,
+            "ended": self.ended,
             "tally": {
                 "statistics": self._tally.statistics,
                 "statistics_count": self._tally.statistics_count,
@@ -852,6 +851,7 @@ class Simulation:
         self._waiting_since_s = {int(a): float(t) for a, t in state["waiting_since_s"].items()}
         self._next_mail_s = float(state["next_mail_s"])
         self._highest_round = int(state["highest_round"])
+        self.ended = state["ended"]
         tally = state["tally"]
         self._tally = Tally(
             dict(tally["statistics"]),

@@ -168,6 +168,13 @@ def test_going_on_from_an_older_checkpoint_gives_the_same_end(undisturbed: Path,
     assert compare_metrics(metrics_of(undisturbed), metrics_of(run_dir)) == []
 
 
+def test_a_finished_run_says_that_it_is(undisturbed: Path) -> None:
+    before = (undisturbed / "summary.json").read_bytes()
+    with pytest.raises(UsageError, match="has finished"):
+        resume(undisturbed)
+    assert (undisturbed / "summary.json").read_bytes() == before
+
+
 def test_a_checkpoint_of_another_run_is_refused(undisturbed: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "foreign"
     shutil.copytree(undisturbed, run_dir)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.f2a2_sim.simulator.conftest import CHURNING, Simulate
+from devices.unit import ACT
+from tests.f2a2_sim.simulator.conftest import CHURNING, Simulate, finish, scenario_of, simulation_of
 
 ALONE = {"consensus": {"scheme": "none"}}
 NEVER_LEARN = {"learner": {"update_every_steps": 10**6}, **ALONE}
@@ -223,3 +224,24 @@ def test_energy_is_idle_power_plus_what_computing_adds(simulate: Simulate) -> No
     np.testing.assert_allclose(devices["energy_j"], 2.0 * on_s + 3.0 * busy_s, rtol=1e-12)
     assert (devices["off_s"] > 0).any()
     assert not math.isnan(simulation.metrics()["utilisation"])
+
+
+def test_an_action_is_chosen_with_the_parameters_from_when_it_was_begun() -> None:
+    """With gossip, averaging can end between an action and the world's step; the action must not see it."""
+    simulation = simulation_of(scenario_of({"consensus": {"scheme": "gossip"}, "duration": {"episodes": 1}}))
+    mix_done = simulation._mix_done
+    mixed, late = [], []
+
+    def watched(agent: int) -> None:
+        running = simulation.parts.units.running(agent)
+        acting_now = running is not None and running.kind == ACT
+        mixed.append(agent)
+        if agent in simulation._unevaluated_acts and not acting_now:
+            late.append(agent)
+        mix_done(agent)
+
+    simulation._mix_done = watched  # type: ignore[method-assign]
+    simulation.start()
+    finish(simulation)
+    assert len(mixed) > 10
+    assert late == []

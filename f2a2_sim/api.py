@@ -165,8 +165,8 @@ class _Session:
             simulation.load_state(state["simulation"])
             if simulation.ended is not None:
                 raise UsageError(
-                    f"{self._folder.path}: this run has finished ({simulation.ended}); there is nothing to resume."
-                    f" Its report is {self._folder.report_file}"
+                    f"{self._folder.path}: this run has finished ({simulation.ended}); there is nothing to"
+                    f" resume. Its report is {self._folder.report_file}"
                 )
             self._next_checkpoint = list_checkpoints(self._folder)[-1].number + 1
             self._checkpointed_episode = simulation.episode

@@ -162,9 +162,10 @@ def main() -> None:
         separate_round()
         times["separate modules"] = [seconds(separate_round) for _ in range(2)]
 
-    table = Table(
-        title=f"One update round of {arguments.agents} agents, {arguments.threads} threads, block {arguments.block}"
+    title = (
+        f"One update round of {arguments.agents} agents, {arguments.threads} threads, block {arguments.block}"
     )
+    table = Table(title=title)
     for column in ("", "median s", "least s", "GFLOP/s", "x plain (median)", "x plain (least)"):
         table.add_column(column, justify="left" if not column else "right")
     plain = times["plain products"]

@@ -2,15 +2,14 @@
 
     python -m benchmarks.scale [--rounds 5] [--threads 2] [--agents 12 64 256 625 1024]
 
-The armies' rounds alternate within one process; each fleet lives through all of them, so the table is of one
-machine state.  The battle's replay (500,000 transitions in float16) is shared by the army, so an agent's
-memory is also shown without it.
+Each army's rounds alternate with those of a reference of 256 agents, so that a ratio is of one state of
+the machine.  Every agent has the replay that it has in magent_256 (500,000 transitions over 256
+agents); memory is what the fleet's arrays and its threads' buffers take, divided by the agents.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 
 import numpy as np
@@ -20,8 +19,38 @@ from rich.table import Table
 
 from benchmarks.learner import filled_fleet
 from f2a2_sim.learners.config import LearnerConfig
+from f2a2_sim.learners.isac import IsacFleet
 
 REFERENCE = 256
+
+
+def allocated_bytes(fleet: IsacFleet) -> int:
+    """Arrays of the fleet and buffers of its threads."""
+    arrays = [fleet.parameters, fleet.targets, fleet.adam.first_moment, fleet.adam.second_moment]
+    arrays += [value for name, value in fleet.state().items() if name in ("dual", "pull")]
+    buffers = [work.observations.untyped_storage() for work in fleet._workspaces.values()]
+    return sum(a.nbytes for a in arrays) + sum(b.nbytes() for b in buffers) + fleet.replay.nbytes()
+
+
+def make(agents: int) -> IsacFleet:
+    """An army whose agents have each lived through 140 steps."""
+    share = LearnerConfig().replay_transitions // REFERENCE
+    return filled_fleet(agents, 140, LearnerConfig(replay_transitions=share * agents), beta=0.01)
+
+
+def once(fleet: IsacFleet, rng: np.random.Generator) -> tuple[float, float]:
+    """Seconds per agent of an update and of an action; a small army repeats, up to the reference's work."""
+    agents = fleet.n_agents
+    rows, repeats = np.arange(agents), max(1, REFERENCE // agents)
+    observations = rng.random((agents, fleet.actor.inputs), dtype=np.float32)
+    start = time.perf_counter()
+    for _ in range(repeats):
+        fleet.update(rows, fleet.draw_batch(rows, rng.random((agents, fleet.draws_per_update))))
+    middle = time.perf_counter()
+    for _ in range(repeats):
+        fleet.act(rows, observations, rng.random(agents))
+    end = time.perf_counter()
+    return (middle - start) / repeats / agents, (end - middle) / repeats / agents
 
 
 def main() -> None:
@@ -33,52 +62,23 @@ def main() -> None:
     parser.add_argument("--agents", type=int, nargs="+", default=[12, 64, 256, 625, 1024])
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    armies = sorted({*arguments.agents, REFERENCE})
-
-    config = LearnerConfig()
-    fleets = {agents: filled_fleet(agents, 140, config, beta=0.01) for agents in armies}
+    reference = make(REFERENCE)
     rng = np.random.default_rng(1)
-    per_update: dict[int, list[float]] = {agents: [] for agents in armies}
-    per_action: dict[int, list[float]] = {agents: [] for agents in armies}
-    for turn in range(arguments.rounds + 1):
-        for agents, fleet in fleets.items():
-            rows = np.arange(agents)
-            repeats = max(1, REFERENCE // agents)  # as much work for a small army as for the reference
-            start = time.perf_counter()
-            for _ in range(repeats):
-                fleet.update(rows, fleet.draw_batch(rows, rng.random((agents, fleet.draws_per_update))))
-            middle = time.perf_counter()
-            observations = rng.random((agents, fleet.actor.inputs), dtype=np.float32)
-            acting = time.perf_counter()
-            for _ in range(repeats):
-                fleet.act(rows, observations, rng.random(agents))
-            end = time.perf_counter()
-            if turn:
-                per_update[agents].append((middle - start) / repeats / agents)
-                per_action[agents].append((end - acting) / repeats / agents)
-
     table = Table(title=f"Scale: {arguments.threads} threads, medians of {arguments.rounds} rounds")
-    headings = (
-        "agents",
-        "update ms",
-        "x 256",
-        "action us",
-        "x 256",
-        "MB per agent",
-        "x 256",
-        "without replay MB",
-        "x 256",
-    )
-    for heading in headings:
+    for heading in ("agents", "update ms", "x 256", "action us", "x 256", "MB per agent", "x 256"):
         table.add_column(heading, justify="right")
-    update = {agents: statistics.median(values) for agents, values in per_update.items()}
-    action = {agents: statistics.median(values) for agents, values in per_action.items()}
-    memory = {agents: float(sum(fleet.memory_bytes().values())) for agents, fleet in fleets.items()}
-    bare = {agents: memory[agents] - fleet.memory_bytes()["replay"] for agents, fleet in fleets.items()}
-    for agents in armies:
+    for agents in arguments.agents:
+        fleet = make(agents)
+        times = [(once(fleet, rng), once(reference, rng)) for _ in range(arguments.rounds + 1)][1:]
+        update, action, update_256, action_256 = np.median([(*a, *b) for a, b in times], axis=0)
+        memory, memory_256 = allocated_bytes(fleet) / agents, allocated_bytes(reference) / REFERENCE
         cells = [str(agents)]
-        for values, scale in ((update, 1e3), (action, 1e6), (memory, 1e-6), (bare, 1e-6)):
-            cells += [f"{values[agents] * scale:.2f}", f"{values[agents] / values[REFERENCE]:.2f}"]
+        for value, base, scale in (
+            (update, update_256, 1e3),
+            (action, action_256, 1e6),
+            (memory, memory_256, 1e-6),
+        ):
+            cells += [f"{value * scale:.2f}", f"{value / base:.2f}"]
         table.add_row(*cells)
     Console(width=110).print(table)
 

@@ -179,12 +179,13 @@ class _Workspace:
     """Buffers for blocks of ``block`` agents, allocated once and used for every block."""
 
     def __init__(self, actor: MlpShape, critics: MlpShape, block: int, batch: int, like: Tensor) -> None:
-        observations = (block, 2 * batch, actor.inputs)  # o, then o'
+        observations = (block, 2 * batch, actor.inputs + 1)  # o, then o'; the last column is 1
         of_actor = StackedMlp.memory_shapes(actor, block, 2 * batch)
         of_critics = StackedMlp.memory_shapes(critics, block, batch)
         gradients = [(block, actor.size), (block, critics.size)]
         memory = carve([observations, *gradients, *of_actor, *of_critics], like)
         self.observations, self.actor_gradient, self.critic_gradient = memory[:3]
+        self.observations[:, :, -1] = 1.0
         self.actor_gradient_arrays = actor.arrays(self.actor_gradient)
         self.critic_gradient_arrays = critics.arrays(self.critic_gradient)
         self.actor = StackedMlp(actor.hidden, memory[3 : 3 + len(of_actor)])
@@ -259,6 +260,7 @@ class IsacFleet:
     ) -> tuple[IntArray, NDArray[np.float32]]:
         """Sample from the policy; see `Learner.act`."""
         inputs = torch.from_numpy(observations).to(self.parameters).unsqueeze(1)
+        inputs = torch.nn.functional.pad(inputs, (0, 1), value=1.0)
         logits = inputs.new_empty(len(rows), self.actor.outputs)
 
         def act_block(_: int, block: tuple[slice, IntArray]) -> None:
@@ -327,6 +329,7 @@ class IsacFleet:
         self._pool.map(update_block, list(blocks_of(rows, self.config.block_agents)))
         return statistics
 
+    @torch.inference_mode()
     def _update_block(self, work: _Workspace, block: _Block, batch: Batch) -> Tensor:
         """Update the agents of ``block``; returns `_STATISTICS` as ``[statistics, b]``."""
         config = self.config
@@ -334,7 +337,7 @@ class IsacFleet:
         device = self.parameters.device
         both = work.observations
         indices = torch.from_numpy(batch.indices).to(device)
-        actions, logits0, rewards, ended = self.replay.gather(block.run, indices, both)
+        actions, logits0, rewards, ended = self.replay.gather(block.run, indices, both[:, :, :-1])
         now, following = both[:, :n], both[:, n:]
         uniforms, uniforms_next = None, None
         if batch.resample is not None:

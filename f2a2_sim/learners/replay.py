@@ -103,7 +103,7 @@ class FleetReplay:
         ended = self.terminal.view(-1)[flat].view(b, n)
         following = torch.where(ended, frames, (frames + 1) % self.frames_per_agent)
         both = (first + torch.cat([frames, following], dim=1)).reshape(-1)
-        out.view(2 * b * n, -1).copy_(self.observations.flatten(0, 1).index_select(0, both))
+        out.copy_(self.observations.flatten(0, 1).index_select(0, both).view(out.shape))
         return (
             self.actions.view(-1)[flat].view(b, n, 1).to(torch.int64),
             self.logits.flatten(0, 1).index_select(0, flat).view(b, n, -1),

@@ -5,8 +5,9 @@ that row, so that a batched matrix product reads parameters where they lie, the 
 long vector per agent, and a message is a slice of the row.
 
 A `StackedMlp` may have several *branches*: networks of the same shape on the same input (twin
-critics).  Their first layers lie side by side as one matrix ``[inputs, branches * hidden]``, which
-makes the largest product of an update one product instead of two.
+critics).  Their first layers lie side by side as one matrix ``[inputs + 1, branches * hidden]``, which
+makes the largest product of an update one product instead of two.  The last row of that matrix is the
+bias: inputs come with a 1 behind them, so the product adds it, and its gradient needs no pass of its own.
 """
 
 from __future__ import annotations
@@ -61,16 +62,13 @@ class MlpShape:
     branches: int = 1
 
     def segments(self) -> Iterator[tuple[int, tuple[int, ...], int]]:
-        """(offset in the row, shape, fan-in) of each parameter array, in order: weight, bias, layer by layer.
+        """(offset in the row, shape, fan-in) of each parameter array, in order, layer by layer.
 
-        The first layer is ``[inputs, branches * hidden]`` and ``[branches * hidden]``; every further one
+        The first layer is ``[inputs + 1, branches * hidden]``, its last row the bias; every further one
         ``[branches, fan_in, fan_out]`` and ``[branches, fan_out]``.
         """
-        wide = self.branches * self.hidden
-        shapes: list[tuple[tuple[int, ...], int]] = [
-            ((self.inputs, wide), self.inputs),
-            ((wide,), self.inputs),
-        ]
+        first = (self.inputs + 1, self.branches * self.hidden)
+        shapes: list[tuple[tuple[int, ...], int]] = [(first, self.inputs)]
         for layer in range(self.hidden_layers):
             out = self.outputs if layer == self.hidden_layers - 1 else self.hidden
             shapes.append(((self.branches, self.hidden, out), self.hidden))
@@ -96,12 +94,12 @@ class MlpShape:
 
     def arrays(self, rows: Tensor) -> MlpArrays:
         """The same, taken apart by branch."""
-        first_weight, first_bias, *rest = self.views(rows)
+        first, *rest = self.views(rows)
         layers = [
             [(weight[:, branch], bias[:, branch]) for branch in range(self.branches)]
             for weight, bias in zip(rest[0::2], rest[1::2], strict=True)
         ]
-        return MlpArrays(first_weight, first_bias, layers)
+        return MlpArrays(first, layers)
 
     def initial(self, generator: np.random.Generator) -> NDArray[np.float64]:
         """One row drawn as torch.nn.Linear draws it: uniform in +-1/sqrt(fan_in); padding 0."""
@@ -116,11 +114,11 @@ class MlpShape:
 class MlpArrays:
     """Views of the parameters, or of their gradients, of a block of agents.
 
+    ``first`` is ``[b, inputs + 1, branches * hidden]``;
     ``layers[l][branch]`` is (weight ``[b, fan_in, fan_out]``, bias ``[b, fan_out]``), l = 0 after the first.
     """
 
-    first_weight: Tensor
-    first_bias: Tensor
+    first: Tensor
     layers: list[list[tuple[Tensor, Tensor]]]
 
 
@@ -144,8 +142,8 @@ class StackedMlp:
         self._activations += [list(layer) for layer in further]
 
     def forward(self, parameters: MlpArrays, inputs: Tensor) -> Tensor:
-        """Outputs ``[branches, b, n, outputs]`` for ``inputs`` ``[b, n, inputs]``."""
-        torch.baddbmm(parameters.first_bias.unsqueeze(1), inputs, parameters.first_weight, out=self._first)
+        """Outputs ``[branches, b, n, outputs]`` for ``inputs`` ``[b, n, inputs + 1]``, last column ones."""
+        torch.bmm(inputs, parameters.first, out=self._first)
         torch.nn.functional.leaky_relu_(self._first, LEAK)
         for layer, branches in enumerate(parameters.layers):
             last = layer == len(parameters.layers) - 1
@@ -179,13 +177,15 @@ class StackedMlp:
                 torch.ops.aten.leaky_relu_backward.grad_input(
                     g_below, below, LEAK, True, grad_input=upstream[branch]
                 )
-        torch.bmm(inputs.transpose(1, 2), wide, out=out.first_weight)
-        torch.sum(wide, dim=1, out=out.first_bias)
+        torch.bmm(inputs.transpose(1, 2), wide, out=out.first)
 
 
 def evaluate(parameters: MlpArrays, inputs: Tensor) -> Tensor:
-    """Outputs ``[b, n, outputs]`` of a network without branches, in new memory: for acting."""
-    below = torch.baddbmm(parameters.first_bias.unsqueeze(1), inputs, parameters.first_weight)
+    """Outputs ``[b, n, outputs]`` of a network without branches, in new memory: for acting.
+
+    ``inputs`` is ``[b, n, inputs + 1]``, ones in the last column.
+    """
+    below = torch.bmm(inputs, parameters.first)
     for ((weight, bias),) in parameters.layers:
         below = torch.baddbmm(bias.unsqueeze(1), torch.nn.functional.leaky_relu_(below, LEAK), weight)
     return below

@@ -33,10 +33,11 @@ def test_actions_follow_each_rows_policy(make_small: MakeFleet) -> None:
     observation = np.random.default_rng(0).standard_normal((1, 7)).astype(np.float32)
     uniforms = (np.arange(2000) + 0.5) / 2000
     for row in range(3):
-        w1, b1, w2, b2, w3, b3 = (
+        first, w2, b2, w3, b3 = (
             v[0] for v in fleet.actor.views(fleet.parameters[row : row + 1, : fleet.actor.size])
         )
-        hidden = torch.nn.functional.leaky_relu(torch.from_numpy(observation).double() @ w1 + b1, 0.01)
+        inputs = torch.from_numpy(observation).double()
+        hidden = torch.nn.functional.leaky_relu(inputs @ first[:-1] + first[-1], 0.01)
         hidden = torch.nn.functional.leaky_relu(hidden @ w2[0] + b2[0], 0.01)
         expected = (hidden @ w3[0] + b3[0])[0]
         counts = np.zeros(5)
@@ -183,7 +184,7 @@ def test_equal_seeds_are_equal_weights() -> None:
     fleet = IsacFleet(config, FleetSetup(7, 5, [3, 4, 3], 3))
     assert torch.equal(fleet.parameters[0], fleet.parameters[2])
     assert not torch.equal(fleet.parameters[0], fleet.parameters[1])
-    twins = fleet.critics.views(fleet.parameters[:, fleet.actor.size :])[4]
+    twins = fleet.critics.views(fleet.parameters[:, fleet.actor.size :])[3]
     assert not torch.equal(twins[:, 0], twins[:, 1])
 
 
@@ -217,13 +218,13 @@ def test_updates_wait_for_batch_and_warmup(make_small: MakeFleet) -> None:
 def test_work_is_counted_on_the_code_and_equals_the_closed_form() -> None:
     config = LearnerConfig()
     fleet = make_fleet(config, FleetSetup(845, 21, [0], 256))
-    layers = 845 * 128 + 128 * 128 + 128 * 21
+    layers = 846 * 128 + 128 * 128 + 128 * 21  # the first layer's bias is a row of its matrix
     upstream = 128 * 128 + 128 * 21
     assert fleet.act_work().flops == 2 * layers
     # Forward: actor at o and o', target and present critics, new critics; backward: actor, both critics.
     forward = 2 + 2 + 2 + 2
     assert fleet.update_work().flops == 2 * 128 * (forward * layers + 3 * (layers + upstream))
-    parameters = 3 * (layers + 128 + 128 + 21)
+    parameters = 3 * (layers + 128 + 21)
     assert fleet.act_work().bytes >= 4 * parameters / 3
     assert fleet.update_work().bytes >= 4 * 7 * parameters
     assert 5 < fleet.act_work().kernels < 30

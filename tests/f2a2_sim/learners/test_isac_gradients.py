@@ -198,10 +198,10 @@ def module(views: list[Tensor], branch: int) -> nn.Sequential:
 
 def numbers(views: list[Tensor], branch: int) -> list[tuple[Tensor, Tensor]]:
     """(weight, bias) of every layer of one branch."""
-    hidden = views[2].shape[2]
-    mine = slice(branch * hidden, (branch + 1) * hidden)
-    pairs = [(views[0][0][:, mine], views[1][0][mine])]
-    return pairs + [(views[i][0][branch], views[i + 1][0][branch]) for i in range(2, len(views), 2)]
+    hidden = views[1].shape[2]
+    first = views[0][0][:, branch * hidden : (branch + 1) * hidden]
+    pairs = [(first[:-1], first[-1])]
+    return pairs + [(views[i][0][branch], views[i + 1][0][branch]) for i in range(1, len(views), 2)]
 
 
 def assert_same(network: nn.Sequential, views: list[Tensor], branch: int) -> None:

@@ -58,7 +58,8 @@ def test_backward_is_the_gradient_of_forward(n: int) -> None:
     """Also for the first ``n`` of the inputs that the forward pass saw."""
     generator = torch.Generator().manual_seed(0)
     parameters = torch.randn(3, SHAPE.size, dtype=torch.float64, generator=generator)
-    inputs = torch.randn(3, 6, 5, dtype=torch.float64, generator=generator)
+    inputs = torch.randn(3, 6, 6, dtype=torch.float64, generator=generator)
+    inputs[:, :, -1] = 1
     upstream = torch.randn(2, 3, n, 4, dtype=torch.float64, generator=generator)
     mlp = StackedMlp(SHAPE.hidden, carve(StackedMlp.memory_shapes(SHAPE, 3, 6), parameters))
     outputs = mlp.forward(SHAPE.arrays(parameters), inputs).clone()
@@ -66,8 +67,8 @@ def test_backward_is_the_gradient_of_forward(n: int) -> None:
     mlp.backward(SHAPE.arrays(parameters), inputs[:, :n], upstream, SHAPE.arrays(gradient))
 
     leaf = parameters.clone().requires_grad_()
-    w1, b1, w2, b2, w3, b3 = SHAPE.views(leaf)
-    wide = torch.nn.functional.leaky_relu(inputs @ w1 + b1[:, None], 0.01)
+    first, w2, b2, w3, b3 = SHAPE.views(leaf)
+    wide = torch.nn.functional.leaky_relu(inputs[:, :, :5] @ first[:, :5] + first[:, 5:], 0.01)
     expected = []
     for j in range(2):
         hidden = torch.nn.functional.leaky_relu(
@@ -80,11 +81,11 @@ def test_backward_is_the_gradient_of_forward(n: int) -> None:
 
 
 def test_flops_are_the_closed_form() -> None:
-    parameters, inputs = torch.zeros(3, SHAPE.size), torch.zeros(3, 6, 5)
+    parameters, inputs = torch.zeros(3, SHAPE.size), torch.zeros(3, 6, 6)
     mlp = StackedMlp(SHAPE.hidden, carve(StackedMlp.memory_shapes(SHAPE, 3, 6), parameters))
     with FlopCounterMode(display=False) as counter:
         outputs = mlp.forward(SHAPE.arrays(parameters), inputs)
-    per_input = 2 * 2 * (5 * 3 + 3 * 3 + 3 * 4)  # branches, multiply-add, layers
+    per_input = 2 * 2 * (6 * 3 + 3 * 3 + 3 * 4)  # branches, multiply-add, layers
     assert counter.get_total_flops() == 3 * 6 * per_input
     with FlopCounterMode(display=False) as counter:
         gradient = SHAPE.arrays(torch.zeros_like(parameters))

@@ -12,7 +12,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -144,11 +144,12 @@ class _Session:
         self._run_id = run_identity(scenario)
         self._baseline: Baseline | None = None
         self._display: Progress = make_progress(scenario, folder, enabled=progress)
+        self._resources = ExitStack()
         self._next_checkpoint = 1
         self._checkpointed_episode = 0
 
     def run_new(self) -> RunResult:
-        with self._display, _interruption() as interrupted:
+        with self._display, self._resources, _interruption() as interrupted:
             self._display.on_event("measuring the random policy")
             self._baseline = measure_random_policy(self._scenario)
             simulation = self._simulation(resumed_at=None)
@@ -157,17 +158,18 @@ class _Session:
 
     def run_on(self, number: int | None) -> RunResult:
         checkpoint = find_checkpoint(self._folder, number)
-        with self._display, _interruption() as interrupted:
+        with self._display, self._resources, _interruption() as interrupted:
             self._display.on_event(f"reading {checkpoint.path}")
             state = read_checkpoint(self._folder, checkpoint, self._run_id)
+            ended = state["simulation"]["ended"]
+            if ended is not None:
+                raise UsageError(
+                    f"{self._folder.path}: this run has finished ({ended}); there is nothing to resume."
+                    f" Its report is {self._folder.report_file}"
+                )
             self._baseline = Baseline(**state["baseline"]) if state["baseline"] is not None else None
             simulation = self._simulation(resumed_at=int(state["simulation"]["world"]["env_steps"]))
             simulation.load_state(state["simulation"])
-            if simulation.ended is not None:
-                raise UsageError(
-                    f"{self._folder.path}: this run has finished ({simulation.ended}); there is nothing to"
-                    f" resume. Its report is {self._folder.report_file}"
-                )
             self._next_checkpoint = list_checkpoints(self._folder)[-1].number + 1
             self._checkpointed_episode = simulation.episode
             self._log(simulation, f"resumed from {checkpoint.path.name}")
@@ -177,9 +179,10 @@ class _Session:
         record = self._scenario.record
         listeners: list[RowListener] = [self._display]
         if record.tensorboard:
-            listeners.append(TensorBoard(self._folder, resumed_at))
+            board = TensorBoard(self._folder, resumed_at)
+            self._resources.callback(board.close)
+            listeners.append(board)
         recorder = Recorder(record.timeline_agents, record.timeline_events, listeners)
-        self._listeners = listeners
         parts = build(self._scenario, self._device)
         simulation: Simulation
         simulation = Simulation(parts, recorder, Stopwatch(), lambda text: self._log(simulation, text))
@@ -229,9 +232,6 @@ class _Session:
         self._display.on_event("saving")
         self._save(simulation)
         summary = self._write_results(simulation, status, simulation.metrics())
-        for listener in self._listeners:
-            if isinstance(listener, TensorBoard):
-                listener.close()
         write_report(self._folder.path)
         return RunResult(self._folder.path, summary)
 

@@ -57,6 +57,11 @@ class Graph:
         return graph
 
 
+def is_redrawn(topology: TopologySpec) -> bool:
+    """Whether the graph's random edges are drawn anew at each consensus round."""
+    return isinstance(topology, RingPlusRandomTopology) and topology.redraw == "every_round"
+
+
 def build_graph(spec: TopologySpec, n_agents: int, rng: np.random.Generator) -> Graph:
     """The graph of a spec; every random choice comes from ``rng``.
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from network.groups import LinkGroups
 from network.registry import LinkRegistry
-from network.spec import RingPlusRandomTopology, TopologySpec
+from network.spec import TopologySpec
 from network.streams import Floats, Ints, StreamSource, generator, padded
-from network.topology import Graph, build_graph
+from network.topology import Graph, build_graph, is_redrawn
 from network.transmit import Load
 
 _MAX_PREFETCH = 64
@@ -45,7 +45,7 @@ class Wiring:
         self._topology = topology
         self._groups = groups
         self._streams = streams
-        self._redrawn = isinstance(topology, RingPlusRandomTopology) and topology.redraw == "every_round"
+        self._redrawn = is_redrawn(topology)
         self._redraws = 0
         self._registry = LinkRegistry(n_agents)
         self._described = 0

@@ -16,7 +16,6 @@ import simpy
 
 Handler = Callable[[int, int], None]
 
-URGENT = 0
 NORMAL = 1
 LATE = 2
 

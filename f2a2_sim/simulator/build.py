@@ -21,7 +21,7 @@ from f2a2_sim.simulator.simulation import Parts
 from f2a2_sim.worlds.base import World
 from f2a2_sim.worlds.factory import make_world
 from network.carrier import SimulatedCarrier
-from network.spec import RingPlusRandomTopology
+from network.topology import is_redrawn
 
 
 def build_world(scenario: Scenario) -> World:
@@ -78,8 +78,7 @@ def build_population(
         seeds = [streams.seed_for("weights")] * n
     else:
         seeds = [streams.seed_for("weights", 1 + agent) for agent in range(n)]
-    topology = scenario.network.topology
-    fixed_graph = not (isinstance(topology, RingPlusRandomTopology) and topology.redraw == "every_round")
+    fixed_graph = not is_redrawn(scenario.network.topology)
     degrees = np.array([len(carrier.out_neighbours(agent)) for agent in range(n)])
     shapes = sorted({(spec.observation_size, spec.n_actions) for spec in specs})
     fleets = []

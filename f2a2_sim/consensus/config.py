@@ -47,6 +47,15 @@ class ConsensusConfig(BaseModel):
             "and is the step of the dual; other schemes ignore it."
         ),
     )
+    dual_decay: float = Field(
+        1.0,
+        gt=0.0,
+        le=1.0,
+        description=(
+            "Share of the dual that is kept at each round of scheme paper: 1 = the paper's 5.4d; below 1 it "
+            "forgets what late, lost and missing copies have put into it."
+        ),
+    )
     penalty_step: float | None = Field(
         None,
         gt=0.0,

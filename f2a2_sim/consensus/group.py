@@ -83,10 +83,13 @@ class ConsensusGroup:
         self._published[agents] = versions
         return versions
 
-    def deliver(self, receivers: IntArray, senders: IntArray, versions: IntArray, sent_s: FloatArray) -> None:
-        """Put arrived messages into their receivers' mailboxes."""
-        if len(versions):
-            self._mailbox.put(receivers, senders, versions, sent_s, self._pool.round_of(versions))
+    def deliver(
+        self, receivers: IntArray, senders: IntArray, versions: IntArray, sent_s: FloatArray
+    ) -> IntArray:
+        """Put arrived messages into their receivers' mailboxes; returns the round of each."""
+        rounds = self._pool.round_of(versions)
+        self._mailbox.put(receivers, senders, versions, sent_s, rounds)
+        return rounds
 
     def has_round(self, agent: int, senders: IntArray, round_number: int) -> bool:
         """Whether ``agent`` holds a copy of that round (or later) from every one of ``senders``."""
@@ -100,7 +103,7 @@ class ConsensusGroup:
         senders = neighbours if self._fixed_graph else None
         copies = self._mailbox.copies(agent, round_number, oldest_s, senders)
         if not self._fixed_graph:
-            self._mailbox.clear(agent)
+            self._mailbox.used(agent, round_number)
         self._pending[agent] = Combination(agent, copies)
         return now_s - copies.sent_s
 

@@ -79,6 +79,15 @@ class Mailbox:
         self._version[:, receiver] = -1
         self._round[:, receiver] = -1
 
+    def used(self, receiver: int, round_number: int) -> None:
+        """Forget all that ``receiver`` holds; in synchronous mode not what is for a later round."""
+        if not self._synchronous:
+            self.clear(receiver)
+            return
+        past = self._round[:, receiver] <= round_number
+        self._version[:, receiver][past] = -1
+        self._round[:, receiver][past] = -1
+
     def referenced_versions(self) -> IntArray:
         return self._version[self._version >= 0]
 

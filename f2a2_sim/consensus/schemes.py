@@ -77,6 +77,9 @@ class PrimalDual:
 
     5.4c  w <- mean of own w~ and the copies;   5.4d  lambda <- lambda + beta (w~ - w). The learner keeps w
     and lambda, for they stand in its gradient (5.4a, 5.4b).
+
+    An agent that has no copy at all keeps its w and lambda. The mean of its own w~ alone would be w~: then w
+    would follow wherever lambda pushes w~, and a cut-off agent would run away at a constant speed.
     """
 
     changes_parameters = False
@@ -89,6 +92,9 @@ class PrimalDual:
         return self._learner.shared_parameters(), np.zeros(len(agents))
 
     def combine(self, batch: Sequence[Combination], pool: SnapshotPool) -> None:
+        batch = [step for step in batch if len(step.copies.versions)]
+        if not batch:
+            return
         trained = self._learner.shared_parameters()
         means = self._means.rows(len(batch), trained)
         rows = [pool.row_of(step.copies.versions) for step in batch]

@@ -31,7 +31,8 @@ class FleetSetup:
     ``seeds`` holds one seed per agent for the initial weights; equal seeds are equal weights.
     ``army_size`` is the number of agents among whom ``replay_transitions`` is divided (fleets of
     other shapes included).  ``shared`` names the consensus variable, ``beta`` the weight of its penalty
-    (0: the scheme has no dual), and ``penalty_step`` how it is applied (see ``ConsensusConfig``).
+    (0: the scheme has no dual), ``penalty_step`` how it is applied and ``dual_decay`` the share of the dual
+    that a round keeps (see ``ConsensusConfig``).
     """
 
     observation_size: int
@@ -41,6 +42,7 @@ class FleetSetup:
     shared: Shared = "all"
     beta: float = 0.0
     penalty_step: float | None = None
+    dual_decay: float = 1.0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
 
@@ -101,7 +103,7 @@ class Learner(Protocol):
         ...
 
     def take_consensus(self, rows: IntArray, view: torch.Tensor) -> None:
-        """Primal-dual step (5.4c, 5.4d): w <- view ``[r, S]``, lambda <- lambda + beta (w~ - w)."""
+        """5.4c: w <- view ``[r, S]``; 5.4d: lambda <- dual_decay lambda + beta (w~ - w)."""
         ...
 
     def adopt(self, rows: IntArray, values: torch.Tensor) -> None:

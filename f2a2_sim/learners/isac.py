@@ -443,14 +443,18 @@ class IsacFleet:
         return self.parameters[:, self.shared_columns()]
 
     def take_consensus(self, rows: IntArray, view: Tensor) -> None:
-        """w <- ``view`` ``[r, S]`` (5.4c); lambda <- lambda + beta (w~ - w) (5.4d). Nothing at beta = 0."""
+        """w <- ``view`` ``[r, S]`` (5.4c); lambda <- lambda + beta (w~ - w) (5.4d). Nothing at beta = 0.
+
+        With ``dual_decay`` below 1 that share of the old lambda is kept: what it adds up from late or lost
+        copies stays bounded, by beta |w~ - w| / (1 - dual_decay).
+        """
         beta = self.setup.beta
         if beta <= 0:
             return
         own = self.shared_parameters()
         for run, positions in blocks_of(rows, self.config.block_agents):
             w = _rows_of(view, positions)
-            self.dual[run].add_(own[run], alpha=beta).sub_(w, alpha=beta)
+            self.dual[run].mul_(self.setup.dual_decay).add_(own[run], alpha=beta).sub_(w, alpha=beta)
             torch.sub(self.dual[run], w, alpha=beta, out=self._pull[run])
 
     def adopt(self, rows: IntArray, values: Tensor) -> None:

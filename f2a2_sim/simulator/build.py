@@ -110,5 +110,6 @@ def fleet_setup(
         shared=consensus.shared,
         beta=consensus.beta if consensus.scheme == "paper" else 0.0,
         penalty_step=consensus.penalty_step,
+        dual_decay=consensus.dual_decay,
         device=device or torch.device("cpu"),
     )

@@ -128,14 +128,21 @@ class Population:
                 sums[name] += float(values[name].sum())
         return sums
 
-    def deliver(self, receivers: IntArray, senders: IntArray, versions: IntArray, sent_s: FloatArray) -> None:
-        """Put arrived messages into mailboxes; those between fleets of different shapes are of no use."""
+    def deliver(
+        self, receivers: IntArray, senders: IntArray, versions: IntArray, sent_s: FloatArray
+    ) -> IntArray:
+        """Put arrived messages into mailboxes; returns the round of each.
+
+        Those between fleets of different shapes are of no use (round 0).
+        """
+        rounds = np.zeros(len(receivers), dtype=np.int64)
         for fleet, _, positions in self.split(receivers):
             own = positions[self._fleet_of[senders[positions]] == self._fleet_of[fleet.ids[0]]]
             if fleet.consensus is not None:
-                fleet.consensus.deliver(
+                rounds[own] = fleet.consensus.deliver(
                     self._row_of[receivers[own]], self._row_of[senders[own]], versions[own], sent_s[own]
                 )
+        return rounds
 
     def crash(self, agent: int) -> None:
         """The agent loses its memory, and starts from the copy it last published, or from the beginning."""

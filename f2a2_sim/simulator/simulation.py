@@ -137,6 +137,8 @@ class Simulation:
         self._owed = np.zeros(n, dtype=np.bool_)
 
         self._round = np.zeros(n, dtype=np.int64)
+        self._heard_round = np.zeros(n, dtype=np.int64)
+        self._in_round = np.zeros(n, dtype=np.bool_)
         self._updates_to_round = np.zeros(n, dtype=np.int64)
         self._highest_round = 0
         self._waiting_since_s: dict[int, float] = {}
@@ -437,8 +439,7 @@ class Simulation:
         if not self._exchanges:
             return
         self._updates_to_round[agent] -= 1
-        if self._updates_to_round[agent] <= 0:
-            self._updates_to_round[agent] = self._draw_intervals(np.array([agent]))[0]
+        if self._updates_to_round[agent] <= 0 or self._is_behind(agent):
             self._exchange(agent)
 
     # -- consensus ---------------------------------------------------------------------------------
@@ -455,7 +456,8 @@ class Simulation:
     def _exchange(self, agent: int) -> None:
         """Send the agent's copy to its neighbours, and combine what it has (now, or when all is there)."""
         carrier, now_s = self.parts.carrier, self.now_s
-        self._round[agent] += 1
+        self._round[agent] = max(self._round[agent] + 1, self._heard_round[agent])
+        self._updates_to_round[agent] = self._draw_intervals(np.array([agent]))[0]
         number = int(self._round[agent])
         fleet, row = self.parts.population.fleet_of(agent)
         assert fleet.consensus is not None
@@ -483,6 +485,7 @@ class Simulation:
                 size_bytes,
             )
         if self._waits:
+            self._in_round[agent] = True
             self._waiting_since_s[agent] = now_s
             timeout_s = self.scenario.consensus.wait_timeout_s
             if timeout_s is not None:
@@ -516,9 +519,12 @@ class Simulation:
             neighbours = population.rows_in(fleet, self.parts.carrier.in_neighbours(agent))
             ages = fleet.consensus.combine(row, self.now_s, int(self._round[agent]), neighbours)
         self.recorder.ages(ages)
+        self._in_round[agent] = False
         if self._owed[agent]:
             self._owed[agent] = False
             self._request_updates(np.array([agent]))
+        else:
+            self._catch_up(agent)
 
     def _drain(self) -> None:
         """Put everything that has arrived by now into its mailbox, and end the waits for it."""
@@ -529,15 +535,32 @@ class Simulation:
             return
         population = self.parts.population
         with self.stopwatch.part("consensus"):
-            population.deliver(arrived.receiver, arrived.sender, arrived.version, arrived.sent_s)
+            rounds = population.deliver(arrived.receiver, arrived.sender, arrived.version, arrived.sent_s)
         if not self.recorder.timeline_full:
             self.recorder.events(
                 arrived.receiver, "receive", arrived.sent_s, arrived.arrival_s, arrived.sender
             )
-        if self._waiting_since_s:
-            self._recheck_waits(arrived.receiver.tolist())
+        if self._waits:
+            np.maximum.at(self._heard_round, arrived.receiver, rounds)
+            receivers = np.unique(arrived.receiver)
+            self._recheck_waits(receivers.tolist())
+            for agent in receivers[self._heard_round[receivers] > self._round[receivers]].tolist():
+                self._catch_up(agent)
 
     # -- waiting for neighbours --------------------------------------------------------------------
+
+    def _is_behind(self, agent: int) -> bool:
+        """Whether a copy of a later round than its own has come to an agent that waits for neighbours."""
+        return bool(self._waits and self._heard_round[agent] > self._round[agent])
+
+    def _catch_up(self, agent: int) -> None:
+        """An agent that is behind joins its neighbours' round, at once or after the update under way.
+
+        Rounds are counted in own updates, and a device that was off has made fewer. Without this it would
+        stay out of step for good: its neighbours wait for it in vain, and it averages nobody's copies.
+        """
+        if self._is_behind(agent) and not self._in_round[agent] and not self._learning[agent]:
+            self._exchange(agent)
 
     def _release_if_complete(self, agent: int) -> None:
         """End the wait of an agent that has a copy of its round from every active neighbour."""
@@ -629,10 +652,12 @@ class Simulation:
         self._recheck_waits(list(self._waiting_since_s))
 
     def _activate(self, agent: int) -> None:
-        """A device goes on; messages that arrived meanwhile were dropped."""
+        """A device goes on; messages that arrived meanwhile were dropped.
+
+        One that waits for neighbours counts its updates anew, so that it is they who call the next round.
+        """
         if self._waits:
-            active = self._powered & ~self._silent
-            self._round[agent] = self._round[active].max(initial=self._round[agent])
+            self._updates_to_round[agent] = self._draw_intervals(np.array([agent]))[0]
         run = self.parts.units.resume(agent, self.now_s)
         if run is not None:
             self._begin_work(agent, run)
@@ -656,6 +681,7 @@ class Simulation:
         self.parts.units.crash(agent, self.now_s)
         self._learning[agent] = False
         self._owed[agent] = False
+        self._in_round[agent] = False
         self._waiting_since_s.pop(agent, None)
         with self.stopwatch.part("consensus"):
             self.parts.population.crash(agent)
@@ -887,6 +913,8 @@ _ARRAYS = (
     "_learning",
     "_owed",
     "_round",
+    "_heard_round",
+    "_in_round",
     "_updates_to_round",
     "_updates",
     "_actions_taken",

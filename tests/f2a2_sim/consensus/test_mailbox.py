@@ -51,6 +51,18 @@ def test_synchronous_rounds_do_not_mix() -> None:
     assert not box.has_round(0, np.array([1, 2]), 4)
 
 
+def test_what_was_used_goes_and_what_came_early_stays() -> None:
+    box = Mailbox(2, synchronous=True)
+    put(box, 0, 1, 10, 1.0, number=4)
+    put(box, 0, 1, 11, 2.0, number=5)
+    put(box, 1, 0, 12, 2.0, number=4)
+    box.used(0, 4)
+    assert sorted(box.referenced_versions().tolist()) == [11, 12]
+    assert box.has_round(0, np.array([1]), 5)
+    box.used(0, 6)
+    assert box.referenced_versions().tolist() == [12]
+
+
 def test_clearing_forgets_one_receiver_only() -> None:
     box = Mailbox(2, synchronous=False)
     put(box, 0, 1, 1, 0.0)

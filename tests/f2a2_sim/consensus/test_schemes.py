@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -82,6 +84,22 @@ def test_on_a_lossy_graph_the_duals_no_longer_cancel(make_learner: MakeFleet) ->
     driver = Driver(ConsensusConfig(scheme="paper", beta=0.3), learner, complete(4))
     driver.round(lost={(0, 1), (0, 2)})
     assert np.abs(learner.dual.numpy().sum(0)).max() > 1e-3  # type: ignore[attr-defined]
+
+
+def test_an_agent_that_hears_nobody_keeps_its_dual_and_its_view(make_learner: MakeFleet) -> None:
+    """Were w its own w~ alone, it would follow wherever lambda pushes w~."""
+    learner: Any = make_learner(3, beta=0.3)
+    driver = Driver(ConsensusConfig(scheme="paper", beta=0.3), learner, complete(3))
+    driver.round()
+    before, view = learner.dual.clone(), (learner.dual - learner._pull).clone()
+    train_a_little(learner, np.random.default_rng(0))
+    lonely = ConsensusGroup(ConsensusConfig(scheme="paper", beta=0.3), learner, driver.degrees, True)
+    for agent in range(3):
+        assert lonely.combine(agent, 9.0, 9, NOTHING).size == 0
+    lonely.flush()
+    np.testing.assert_array_equal(learner.dual, before)
+    np.testing.assert_array_equal(learner.dual - learner._pull, view)
+    assert float(before.abs().max()) > 1e-3
 
 
 def test_gossip_keeps_the_mean_and_reaches_it(make_learner: MakeFleet) -> None:

@@ -61,6 +61,7 @@ def make_small() -> Callable[..., IsacFleet]:
         beta: float = 0.0,
         shared: Any = "all",
         penalty_step: float | None = None,
+        dual_decay: float = 1.0,
         seed: int = 0,
         **changes: Any,
     ) -> IsacFleet:
@@ -72,6 +73,7 @@ def make_small() -> Callable[..., IsacFleet]:
             shared=shared,
             beta=beta,
             penalty_step=penalty_step,
+            dual_decay=dual_decay,
             dtype=dtype,
         )
         fleet = IsacFleet(small_config(**changes), setup)

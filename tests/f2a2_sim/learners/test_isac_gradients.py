@@ -297,14 +297,15 @@ def set_penalty(fleet: IsacFleet, reference: Reference, view: Tensor) -> None:
     reference.critic_penalty = [*pairs(0), *pairs(1)] if shared in ("all", "critic") else None
 
 
-def test_dual_follows_the_paper(make_small: Callable[..., IsacFleet]) -> None:
-    """lambda <- lambda + beta (w~ - w), summed over rounds; other rows keep theirs."""
-    fleet = make_small(beta=0.3)
+@pytest.mark.parametrize("decay", [1.0, 0.7])
+def test_dual_follows_the_paper(make_small: Callable[..., IsacFleet], decay: float) -> None:
+    """lambda <- decay lambda + beta (w~ - w) at each round; other rows keep theirs."""
+    fleet = make_small(beta=0.3, dual_decay=decay)
     rng = np.random.default_rng(3)
     expected = torch.zeros_like(fleet.dual)
     for rows in (np.array([2, 0]), np.array([1]), np.array([0, 1, 2])):
         view = torch.from_numpy(rng.standard_normal((len(rows), fleet.dual.shape[1])))
-        expected[rows] += 0.3 * (fleet.shared_parameters()[rows] - view)
+        expected[rows] = decay * expected[rows] + 0.3 * (fleet.shared_parameters()[rows] - view)
         fleet.take_consensus(rows, view)
         torch.testing.assert_close(fleet.dual, expected)
         np.testing.assert_allclose(fleet.dual_norm(rows), expected[rows].norm(dim=1).numpy())

@@ -12,6 +12,7 @@ from devices.unit import ACT
 from tests.f2a2_sim.simulator.conftest import CHURNING, Simulate, finish, scenario_of, simulation_of
 
 ALONE = {"consensus": {"scheme": "none"}}
+COMING_AND_GOING = {"kind": "churn", "mean_on_s": 1.0, "mean_off_s": 0.15}
 NEVER_LEARN = {"learner": {"update_every_steps": 10**6}, **ALONE}
 
 
@@ -116,6 +117,32 @@ def test_a_wait_ends_at_its_timeout_when_a_copy_is_lost(simulate: Simulate) -> N
     waits = (timeline["end_s"] - timeline["start_s"])[timeline["kind"] == "wait"]
     assert len(waits) > 10
     np.testing.assert_allclose(waits, 0.02, rtol=1e-9)
+
+
+def test_devices_that_were_off_join_the_round_of_the_others(simulate: Simulate) -> None:
+    """After many drop-outs all are in one round, as many rounds as the fastest device's updates make."""
+    fast = {"network": {"link": {"latency": {"kind": "constant", "value_s": 1e-4}, "bandwidth_bps": None}}}
+    phones = {"profile": "board", "share": 0.5, "availability": COMING_AND_GOING}
+    simulation = simulate(
+        fast,
+        {
+            "duration": {"episodes": 6},
+            "world": {"mode": "realtime", "period_s": 0.02},
+            "consensus": {
+                "wait": "neighbours",
+                "wait_timeout_s": 0.015,
+                "interval": {"mean_updates": 4, "std_updates": 0},
+            },
+            "network": {"topology": {"kind": "complete"}},
+            "devices": {"fleet": [{"profile": "board", "share": 0.5}, phones]},
+        },
+    )
+    updates, rounds = simulation._updates, simulation._round
+    assert updates.max() - updates.min() > 8  # two rounds' worth and more were missed
+    on = simulation._powered
+    assert on.sum() > 6
+    assert rounds[on].min() == rounds[on].max()
+    assert updates.max() // 4 <= rounds.max() <= 1.25 * updates.max() / 4
 
 
 def test_a_pause_keeps_what_was_learned_and_a_crash_loses_it(simulate: Simulate) -> None:

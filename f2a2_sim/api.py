@@ -183,7 +183,7 @@ class _Session:
             self._resources.callback(board.close)
             listeners.append(board)
         recorder = Recorder(record.timeline_agents, record.timeline_events, listeners)
-        parts = build(self._scenario, self._device)
+        parts = build(self._scenario, self._device, resuming=resumed_at is not None)
         simulation: Simulation
         simulation = Simulation(parts, recorder, Stopwatch(), lambda text: self._log(simulation, text))
         self._display.baseline(self._baseline)

@@ -110,6 +110,10 @@ class Learner(Protocol):
         """Replace shared parameters: w~ <- values ``[r, S]`` (gossip, push-sum)."""
         ...
 
+    def start_from(self, rows: IntArray, parameters: torch.Tensor) -> None:
+        """Give rows that have just been reset these parameters ``[P]``, their target networks included."""
+        ...
+
     def dual_norm(self, rows: IntArray) -> FloatArray:
         """Euclidean norm of each row's dual ``[r]`` (0 where the scheme has none)."""
         ...

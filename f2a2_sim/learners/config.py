@@ -19,6 +19,11 @@ class LearnerConfig(BaseModel):
     hidden_layers: int = Field(
         2, ge=1, le=8, description="Hidden layers of actor and critics (leaky ReLU 0.01)."
     )
+    start_from: str | None = Field(
+        None,
+        description="Folder of a run with networks of equal shape: every agent starts from the mean of that "
+        "run's agents (newest checkpoint) instead of random weights.",
+    )
     learning_rate: float = Field(1e-4, gt=0, description="Adam's step size, the same for actor and critics.")
     discount: float = Field(0.95, ge=0, le=1, description="Weight of the next step's value in the target.")
     tau: float = Field(

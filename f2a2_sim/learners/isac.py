@@ -552,15 +552,21 @@ class IsacFleet:
                 generator = np.random.Generator(np.random.PCG64(seed))
                 weights = np.concatenate([self.actor.initial(generator), self.critics.initial(generator)])
                 drawn[seed] = torch.from_numpy(weights).to(self.parameters)
-            self.parameters[row] = drawn[seed]
+            self.start_from(np.array([row]), drawn[seed])
         at = torch.from_numpy(rows).to(self.parameters.device)
-        self.targets[at] = self.parameters[at, self.critic_columns]
         for array in (self.adam.first_moment, self.adam.second_moment, self.adam.steps, self.td_scale):
             array[at] = 0
         if self.setup.beta > 0:
             self.dual[at] = 0
-            self._pull[at] = -self.setup.beta * self.shared_parameters()[at]
         self.replay.clear(rows)
+
+    def start_from(self, rows: IntArray, parameters: Tensor) -> None:
+        """See `Learner.start_from`."""
+        at = torch.from_numpy(rows).to(self.parameters.device)
+        self.parameters[at] = parameters.to(self.parameters)
+        self.targets[at] = self.parameters[at, self.critic_columns]
+        if self.setup.beta > 0:
+            self._pull[at] = -self.setup.beta * self.shared_parameters()[at]
 
     def state(self) -> dict[str, Any]:
         """Views of all that changes; write them out before the fleet goes on."""

@@ -22,12 +22,11 @@ from f2a2_sim.results.words import number
 from f2a2_sim.scenario.load import parse_scenario
 from f2a2_sim.scenario.schema import Scenario
 from f2a2_sim.simulator.build import build_world
-from f2a2_sim.simulator.checkpoint import find_checkpoint, read_tensors
+from f2a2_sim.simulator.checkpoint import find_checkpoint, read_policies
 from f2a2_sim.worlds.base import World, WorldStep
 
 Policy = Callable[[WorldStep, NDArray[np.bool_]], NDArray[np.int64]]
 
-_PARAMETERS = "/learner/parameters"
 _RED, _BLUE = (246, 120, 130), (130, 175, 246)
 
 
@@ -94,21 +93,21 @@ def load_policy(
     Raises CheckpointError if there is none, if it is damaged, or if it does not fit the scenario.
     """
     source = find_checkpoint(folder, checkpoint)
-    tensors = read_tensors(folder, source, _PARAMETERS)
+    policies = read_policies(folder, source)
     fleets = _fleets(scenario, world)
-    if len(tensors) != len(fleets):
+    if len(policies) != len(fleets):
         raise CheckpointError(
-            f"{source.path}: holds {len(tensors)} fleets of agents, but the scenario beside it has"
+            f"{source.path}: holds {len(policies)} fleets of agents, but the scenario beside it has"
             f" {len(fleets)}. Put back the scenario.yaml that belongs to it"
         )
-    for (_, learner), name in zip(fleets, sorted(tensors, key=_fleet_number), strict=True):
-        if tensors[name].shape != learner.parameters.shape:
+    for (_, learner), parameters in zip(fleets, policies, strict=True):
+        if parameters.shape != learner.parameters.shape:
             raise CheckpointError(
-                f"{source.path}: policies of shape {list(tensors[name].shape)}, but the scenario beside"
+                f"{source.path}: policies of shape {list(parameters.shape)}, but the scenario beside"
                 f" it has {list(learner.parameters.shape)}. Put back the scenario.yaml that belongs to it"
             )
         with torch.no_grad():
-            learner.parameters.copy_(tensors[name])
+            learner.parameters.copy_(parameters)
     exploration = streams.family("replay")
 
     def act(step: WorldStep, alive: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -143,8 +142,3 @@ def _fleets(scenario: Scenario, world: World) -> list[tuple[NDArray[np.int64], L
         )
         fleets.append((ids, make_fleet(config, setup)))
     return fleets
-
-
-def _fleet_number(path: str) -> int:
-    """Of ``/simulation/population/fleets/N/learner/parameters``: N."""
-    return int(path.removesuffix(_PARAMETERS).rsplit("/", 1)[1])

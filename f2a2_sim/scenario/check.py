@@ -22,7 +22,7 @@ from f2a2_sim.scenario.fleet import FleetPlan, group_link, plan_fleet
 from f2a2_sim.scenario.problems import Problem, ScenarioProblems
 from f2a2_sim.scenario.schema import Scenario
 from f2a2_sim.scenario.yaml_source import KeyPath, YamlSource, dotted
-from f2a2_sim.simulator.build import build_world, fleet_setup
+from f2a2_sim.simulator.build import build_world, fleet_setup, starting_parameters
 from f2a2_sim.worlds.base import World
 from network.carrier import SimulatedCarrier
 from network.errors import LinkError, NetworkSpecError
@@ -130,6 +130,10 @@ def _check_memory(found: _Findings, world: World, plan: FleetPlan, carrier: Simu
         total_bytes += demand.total_bytes - demand.mailbox_bytes - demand.activation_bytes
         if group not in worst or demand.total_bytes > worst[group].total_bytes:
             worst[group] = demand
+    if found.scenario.learner.start_from is not None:
+        sizes = [learners[shape].parameters.shape[1] for shape in sorted(learners)]
+        with found.at("learner", "start_from"):
+            starting_parameters(found.scenario.learner.start_from, sizes)
     for group, demand in worst.items():
         profile = plan.profiles[int(np.flatnonzero(plan.group == group)[0])]
         try:

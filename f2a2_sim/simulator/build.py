@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,10 +13,13 @@ from devices.compute import ComputeModel
 from devices.energy import PowerModel
 from devices.unit import ComputeUnits
 from f2a2_sim.consensus.group import ConsensusGroup
+from f2a2_sim.errors import UsageError
 from f2a2_sim.learners.base import FleetSetup, make_fleet
 from f2a2_sim.randomness import Streams
+from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.scenario.fleet import plan_fleet
 from f2a2_sim.scenario.schema import Scenario
+from f2a2_sim.simulator.checkpoint import find_checkpoint, read_policies
 from f2a2_sim.simulator.population import Fleet, Population
 from f2a2_sim.simulator.simulation import Parts
 from f2a2_sim.worlds.base import World
@@ -38,8 +42,11 @@ def build_world(scenario: Scenario) -> World:
     )
 
 
-def build(scenario: Scenario, device: torch.device) -> Parts:
-    """Everything of a run, at time zero. ``device`` is where learning is computed."""
+def build(scenario: Scenario, device: torch.device, resuming: bool = False) -> Parts:
+    """Everything of a run, at time zero. ``device`` is where learning is computed.
+
+    ``resuming``: a state will be loaded, so that `learner.start_from` need not be there any more.
+    """
     world = build_world(scenario)
     n = len(world.agents)
     streams = Streams(scenario.seed, dense_ids=n)
@@ -53,10 +60,17 @@ def build(scenario: Scenario, device: torch.device) -> Parts:
         max_age_s=scenario.consensus.max_age_s,
     )
     availability = AvailabilityModel(plan.availability, streams.family("churn"))
+    population = build_population(scenario, world, carrier, streams, device)
+    if scenario.learner.start_from is not None and not resuming:
+        sizes = [fleet.learner.parameters.shape[1] for fleet in population.fleets]
+        starts = starting_parameters(scenario.learner.start_from, sizes)
+        for fleet, start in zip(population.fleets, starts, strict=True):
+            fleet.start = start
+            fleet.begin(np.arange(len(fleet.ids)))
     return Parts(
         scenario=scenario,
         world=world,
-        population=build_population(scenario, world, carrier, streams, device),
+        population=population,
         compute=ComputeModel(plan.profiles, scenario.devices.jitter, streams.family("jitter")),
         units=ComputeUnits(n),
         power=PowerModel(plan.profiles),
@@ -91,6 +105,23 @@ def build_population(
             consensus = ConsensusGroup(scenario.consensus, learner, degrees[ids], fixed_graph)
         fleets.append(Fleet(ids, learner, consensus, learner.act_work(), learner.update_work()))
     return Population(fleets, seeds, streams)
+
+
+def starting_parameters(run_dir: str, sizes: Sequence[int]) -> list[torch.Tensor]:
+    """Mean parameters ``[P]`` of each fleet in a run's newest checkpoint; ``sizes`` are the P expected.
+
+    Raises UsageError if there is no such run or its networks have other shapes.
+    """
+    folder = RunFolder.open(Path(run_dir))
+    policies = read_policies(folder, find_checkpoint(folder))
+    theirs = [policy.shape[1] for policy in policies]
+    if theirs != list(sizes):
+        raise UsageError(
+            f"learner.start_from = {run_dir}: its agents have {theirs} parameters and this scenario's "
+            f"{list(sizes)} (a number for each shape of agent); expected a run with the same world, "
+            "learner.hidden_size and learner.hidden_layers"
+        )
+    return [policy.mean(dim=0) for policy in policies]
 
 
 def fleet_setup(

@@ -26,6 +26,7 @@ from f2a2_sim.simulator.packing import pack, unpack
 
 FORMAT = 1
 _FILE_BYTES = 128 * 1024 * 1024
+_PARAMETERS = "/learner/parameters"
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,17 @@ def read_tensors(folder: RunFolder, checkpoint: Checkpoint, ending: str) -> dict
                 if key.partition("#")[0].endswith(ending):
                     found.setdefault(key.partition("#")[0], []).append(tensor)
     return {key: torch.cat(parts) if len(parts) > 1 else parts[0] for key, parts in found.items()}
+
+
+def read_policies(folder: RunFolder, checkpoint: Checkpoint) -> list[Tensor]:
+    """The parameters ``[agents, P]`` of each fleet saved there, and nothing else."""
+    tensors = read_tensors(folder, checkpoint, _PARAMETERS)
+    return [tensors[path] for path in sorted(tensors, key=_fleet_number)]
+
+
+def _fleet_number(path: str) -> int:
+    """Of ``/simulation/population/fleets/N/learner/parameters``: N."""
+    return int(path.removesuffix(_PARAMETERS).rsplit("/", 1)[1])
 
 
 def _parts(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from devices.compute import Work
 from f2a2_sim.consensus.group import ConsensusGroup
@@ -29,13 +30,22 @@ STATISTICS = ("entropy", "q_mean", "td_abs", "critic_loss")
 
 @dataclass
 class Fleet:
-    """Agents ``ids`` (rows in that order), their learner, and their consensus unless the scheme is none."""
+    """Agents ``ids`` (rows in that order), their learner, and their consensus unless the scheme is none.
+
+    ``start``: parameters ``[P]`` that they all begin with; None = random weights by the learner's seeds.
+    """
 
     ids: IntArray
     learner: Learner
     consensus: ConsensusGroup | None
     act_work: Work
     update_work: Work
+    start: Tensor | None = None
+
+    def begin(self, rows: IntArray) -> None:
+        """Give rows that have just been reset the parameters to start from."""
+        if self.start is not None:
+            self.learner.start_from(rows, self.start)
 
 
 class Population:
@@ -151,6 +161,7 @@ class Population:
         copy = fleet.consensus.crash(row) if fleet.consensus is not None else None
         published = None if copy is None else copy.clone()
         fleet.learner.reset(only, [self._initial_seeds[agent]])
+        fleet.begin(only)
         if published is not None:
             fleet.learner.adopt(only, published.unsqueeze(0))
         if fleet.consensus is not None:
@@ -186,6 +197,7 @@ class Population:
                 {
                     "learner": fleet.learner.state(),
                     "consensus": None if fleet.consensus is None else fleet.consensus.state(),
+                    "start": fleet.start,
                 }
                 for fleet in self.fleets
             ],
@@ -198,6 +210,7 @@ class Population:
     def load_state(self, state: Mapping[str, Any]) -> None:
         for fleet, saved in zip(self.fleets, state["fleets"], strict=True):
             fleet.learner.load_state(saved["learner"])
+            fleet.start = saved["start"]
             if fleet.consensus is not None:
                 fleet.consensus.load_state(saved["consensus"])
         self._observations = [np.array(a) for a in state["observations"]]

@@ -215,8 +215,10 @@ class _Session:
         )
 
     def _save(self, simulation: Simulation) -> None:
+        """A checkpoint; of a run that is over only its policies, a tenth of the whole."""
+        over = simulation.ended is not None
         state = {
-            "simulation": simulation.state(),
+            "simulation": simulation.final_state() if over else simulation.state(),
             "baseline": None if self._baseline is None else self._baseline.model_dump(),
         }
         path = write_checkpoint(

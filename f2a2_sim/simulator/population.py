@@ -173,12 +173,13 @@ class Population:
         norms = [f.learner.dual_norm(np.arange(len(f.ids))) for f in self.fleets]
         return float(np.concatenate(norms).mean())
 
-    def state(self) -> dict[str, Any]:
+    def state(self, in_flight: IntArray) -> dict[str, Any]:
+        """All that changes; ``in_flight`` are the versions that the carrier still holds."""
         return {
             "fleets": [
                 {
                     "learner": fleet.learner.state(),
-                    "consensus": None if fleet.consensus is None else fleet.consensus.state(),
+                    "consensus": None if fleet.consensus is None else fleet.consensus.state(in_flight),
                 }
                 for fleet in self.fleets
             ],
@@ -187,6 +188,10 @@ class Population:
             "logits": list(self._logits),
             "actions": self.actions,
         }
+
+    def policies(self) -> dict[str, Any]:
+        """The part of :meth:`state` from which the agents can be played, but not trained on."""
+        return {"fleets": [{"learner": {"parameters": fleet.learner.parameters}} for fleet in self.fleets]}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         for fleet, saved in zip(self.fleets, state["fleets"], strict=True):

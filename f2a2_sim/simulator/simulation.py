@@ -783,7 +783,7 @@ class Simulation:
         parts = self.parts
         return {
             "agenda": self.agenda.state(),
-            "population": parts.population.state(),
+            "population": parts.population.state(parts.carrier.versions_in_flight()),
             "units": parts.units.state(),
             "compute": parts.compute.state(),
             "availability": parts.availability.state(),
@@ -819,6 +819,10 @@ class Simulation:
                 "missed_deadlines": self._tally.missed_deadlines,
             },
         }
+
+    def final_state(self) -> dict[str, Any]:
+        """What is kept of a run that is over, which nobody can go on with: why, and its policies."""
+        return {"ended": self.ended, "population": self.parts.population.policies()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on from :meth:`state`: the future is the same, bit for bit."""

@@ -25,11 +25,14 @@ class _Due(simpy.Event):
 
     __slots__ = ("sequence",)
 
-    def __init__(self, env: simpy.Environment, sequence: int) -> None:
-        super().__init__(env)
+    def __init__(self, env: simpy.Environment, fire: Callable[[simpy.Event], None], sequence: int) -> None:
+        # As simpy.Timeout does it: what Event.__init__ would set, and that the event has happened.
+        self.env = env
+        self.callbacks = [fire]
         self.sequence = sequence
         self._ok = True
         self._value = None
+        self._defused = False
 
 
 class Agenda:
@@ -90,9 +93,7 @@ class Agenda:
         self._sequence = int(state["next_sequence"])
 
     def _push(self, sequence: int, record: tuple[float, int, str, int, int]) -> None:
-        event = _Due(self._env, sequence)
-        assert event.callbacks is not None
-        event.callbacks.append(self._fire)
+        event = _Due(self._env, self._fire, sequence)
         self._pending[sequence] = record
         # Environment.schedule() takes a delay, and now + (time - now) is not always time. A resumed run
         # must see the very same times, so the absolute time goes into SimPy's queue as it is.

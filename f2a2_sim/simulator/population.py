@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from devices.compute import Work
@@ -204,7 +205,7 @@ class Population:
         self.actions[...] = state["actions"]
 
 
-_ROWS_PER_BLOCK = 8
+_COLUMNS_PER_BLOCK = 4096  # of 256 agents: 4 MB, which stay in the cache for both passes
 
 
 def fleet_disagreement(fleet: Fleet) -> float:
@@ -212,8 +213,7 @@ def fleet_disagreement(fleet: Fleet) -> float:
     if fleet.consensus is not None:
         fleet.consensus.flush()
     shared = fleet.learner.shared_parameters()
-    mean = shared.mean(0)
-    total = 0.0
-    for start in range(0, shared.shape[0], _ROWS_PER_BLOCK):
-        total += float((shared[start : start + _ROWS_PER_BLOCK] - mean).norm(dim=1).sum())
-    return total / shared.shape[0]
+    squared = torch.zeros(shared.shape[0], dtype=torch.float64, device=shared.device)
+    for block in shared.split(_COLUMNS_PER_BLOCK, dim=1):
+        squared += (block - block.mean(0)).square_().sum(1)
+    return float(squared.sqrt_().mean())

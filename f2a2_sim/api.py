@@ -168,7 +168,7 @@ class _Session:
                     f" Its report is {self._folder.report_file}"
                 )
             self._baseline = Baseline(**state["baseline"]) if state["baseline"] is not None else None
-            simulation = self._simulation(resumed_at=int(state["simulation"]["world"]["env_steps"]))
+            simulation = self._simulation(resumed_at=int(state["simulation"]["episodes"]["env_steps"]))
             simulation.load_state(state["simulation"])
             self._next_checkpoint = list_checkpoints(self._folder)[-1].number + 1
             self._checkpointed_episode = simulation.episode

@@ -214,6 +214,6 @@ def fleet_disagreement(fleet: Fleet) -> float:
         fleet.consensus.flush()
     shared = fleet.learner.shared_parameters()
     squared = torch.zeros(shared.shape[0], dtype=torch.float64, device=shared.device)
-    for block in shared.split(_COLUMNS_PER_BLOCK, dim=1):
+    for block in torch.split(shared, _COLUMNS_PER_BLOCK, dim=1):
         squared += (block - block.mean(0)).square_().sum(1)
     return float(squared.sqrt_().mean())

@@ -168,7 +168,7 @@ class _Session:
                     f" Its report is {self._folder.report_file}"
                 )
             self._baseline = Baseline(**state["baseline"]) if state["baseline"] is not None else None
-            simulation = self._simulation(resumed_at=int(state["simulation"]["world"]["env_steps"]))
+            simulation = self._simulation(resumed_at=int(state["simulation"]["episodes"]["env_steps"]))
             simulation.load_state(state["simulation"])
             self._next_checkpoint = list_checkpoints(self._folder)[-1].number + 1
             self._checkpointed_episode = simulation.episode
@@ -215,8 +215,10 @@ class _Session:
         )
 
     def _save(self, simulation: Simulation) -> None:
+        """A checkpoint; of a run that is over only its policies, a tenth of the whole."""
+        over = simulation.ended is not None
         state = {
-            "simulation": simulation.state(),
+            "simulation": simulation.final_state() if over else simulation.state(),
             "baseline": None if self._baseline is None else self._baseline.model_dump(),
         }
         path = write_checkpoint(

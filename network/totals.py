@@ -24,7 +24,8 @@ class LinkTotals:
     def __init__(self) -> None:
         self._counts: Ints = np.zeros((0, _COLUMNS), dtype=np.int64)
         self._delay_s: Floats = np.zeros(0)
-        self._notes: list[list[Ints]] = [[] for _ in range(_COLUMNS)]
+        self._notes: list[Ints] = []
+        """Places in ``_counts``, row by row."""
         self._delays: list[tuple[Ints, Floats]] = []
         self._noted = 0
 
@@ -35,16 +36,18 @@ class LinkTotals:
 
     def note(self, slots: Ints, column: int) -> None:
         """Count one message per slot under a fate code, SENT or DUPLICATED."""
-        if len(slots):
-            self._notes[column].append(slots)
-            self._noted += len(slots) + 64
-            if self._noted > 2 * self._counts.size + 100_000:
-                self._add_up()
+        self._note(slots, slots * _COLUMNS + column)
 
     def note_fates(self, slots: Ints, fates: NDArray[Any]) -> None:
         """Count one message per slot under its own fate code."""
-        for fate in Fate:
-            self.note(slots[fates == fate], fate)
+        self._note(slots, slots * _COLUMNS + fates)
+
+    def _note(self, slots: Ints, places: Ints) -> None:
+        if len(slots):
+            self._notes.append(places)
+            self._noted += len(slots) + 64
+            if self._noted > 2 * self._counts.size + 100_000:
+                self._add_up()
 
     def note_delays(self, slots: Ints, delay_s: Floats) -> None:
         """Add the delays of delivered messages."""
@@ -64,18 +67,17 @@ class LinkTotals:
         return {"counts": self.counts().copy(), "delay_s": self.delay_s().copy()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        for notes in self._notes:
-            notes.clear()
+        self._notes.clear()
         self._delays.clear()
         self._noted = 0
         self._counts = np.asarray(state["counts"], dtype=np.int64).copy()
         self._delay_s = np.asarray(state["delay_s"], dtype=np.float64).copy()
 
     def _add_up(self) -> None:
-        for column, notes in enumerate(self._notes):
-            if notes:
-                self._counts[:, column] += np.bincount(np.concatenate(notes), minlength=len(self._counts))
-                notes.clear()
+        if self._notes:
+            added = np.bincount(np.concatenate(self._notes), minlength=self._counts.size)
+            self._counts += added.reshape(self._counts.shape)
+            self._notes.clear()
         if self._delays:
             # one after another, so that the rounding does not depend on when it is done
             slots = np.concatenate([slots for slots, _ in self._delays])

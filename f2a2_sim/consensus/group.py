@@ -117,13 +117,13 @@ class ConsensusGroup:
     def collect(self, in_flight: IntArray) -> None:
         """Release every snapshot that no mailbox, message in flight or agent refers to."""
         self.flush()
-        needed = (
-            self._mailbox.referenced_versions(),
-            self._scheme.referenced_versions(),
-            self._published,
-            in_flight,
-        )
-        self._pool.retain(np.concatenate(needed))
+        self._pool.retain(self._referenced(in_flight))
+
+    def _referenced(self, in_flight: IntArray) -> IntArray:
+        """Versions that may still be read, with repeats; the consensus steps put off count too."""
+        put_off = [step.copies.versions for step in self._pending.values()]
+        kept = (self._mailbox.referenced_versions(), self._scheme.referenced_versions())
+        return np.concatenate([*kept, self._published, in_flight, *put_off])
 
     def crash(self, agent: int) -> Tensor | None:
         """The agent loses its mailbox; returns the copy that it last published, if any.
@@ -141,12 +141,13 @@ class ConsensusGroup:
         """Begin anew from the agent's present parameters."""
         self._scheme.restart(agent)
 
-    def state(self) -> dict[str, Any]:
+    def state(self, in_flight: IntArray) -> dict[str, Any]:
+        """All that changes; ``in_flight`` are the versions that the carrier still holds."""
         copies = [step.copies for step in self._pending.values()]
         nothing = np.empty(0)
         return {
             "scheme": self._scheme.state(),
-            "pool": self._pool.state(),
+            "pool": self._pool.state(self._referenced(in_flight)),
             "mailbox": self._mailbox.state(),
             "published": self._published,
             "pending_agents": np.asarray(list(self._pending), dtype=np.int64),

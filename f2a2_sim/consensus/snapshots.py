@@ -80,8 +80,7 @@ class SnapshotPool:
 
     def retain(self, versions: IntArray) -> None:
         """Release every row except those of ``versions`` (repeats and unknown numbers are ignored)."""
-        wanted = np.unique(versions[(versions >= 0) & (versions < self._next_version)])
-        wanted = wanted[self._row_of_version[wanted] >= 0]
+        wanted = self._alive_among(versions)
         keep = self._row_of_version[wanted]
         alive = self._alive_versions()
         dead = alive[~np.isin(alive, wanted, assume_unique=True)]
@@ -90,16 +89,21 @@ class SnapshotPool:
         used[keep] = True
         self._free = np.flatnonzero(~used)[::-1].tolist()
 
-    def state(self) -> dict[str, Any]:
-        """Live rows only, in the order of their versions."""
-        alive = self._alive_versions()
-        rows = self._row_of_version[alive]
+    def state(self, needed: IntArray) -> dict[str, Any]:
+        """Only the rows of versions ``needed`` (repeats and unknown numbers are ignored), as views.
+
+        What nobody refers to any more is not saved, but keeps its place: when storage is next reclaimed
+        must not depend on whether a run was saved.
+        """
+        versions = self._alive_among(needed)
+        versions = versions[np.argsort(self._row_of_version[versions])]
+        rows = self._row_of_version[versions]
         return {
-            "versions": alive,
+            "versions": versions,
             "rows": rows,
-            "numbers": self._number_of_version[alive],
-            "rounds": self._round_of_version[alive],
-            "values": self._rows[torch.from_numpy(rows)],
+            "numbers": self._number_of_version[versions],
+            "rounds": self._round_of_version[versions],
+            "values": [self._rows[start:stop] for start, stop in _runs(rows)],
             "free": np.asarray(self._free, dtype=np.int64),
             "next_version": self._next_version,
             "capacity": int(self._rows.shape[0]),
@@ -121,8 +125,14 @@ class SnapshotPool:
         self._row_of_version[versions] = rows
         self._number_of_version[versions] = state["numbers"]
         self._round_of_version[versions] = state["rounds"]
-        self._rows[torch.from_numpy(rows)] = state["values"].to(self._rows)
+        for (start, stop), values in zip(_runs(rows), state["values"], strict=True):
+            self._rows[start:stop].copy_(values)
         self._free = [int(row) for row in state["free"]]
+
+    def _alive_among(self, versions: IntArray) -> IntArray:
+        """Those of ``versions`` that are alive, each once, ascending."""
+        known = np.unique(versions[(versions >= 0) & (versions < self._next_version)])
+        return known[self._row_of_version[known] >= 0]
 
     def _alive_versions(self) -> IntArray:
         return np.flatnonzero(self._row_of_version >= 0).astype(np.int64)
@@ -142,3 +152,9 @@ class SnapshotPool:
         self._rows = torch.empty(capacity, old.shape[1], dtype=old.dtype, device=old.device)
         self._rows[: old.shape[0]] = old
         self._free[:0] = range(capacity - 1, old.shape[0] - 1, -1)
+
+
+def _runs(ascending: IntArray) -> list[tuple[int, int]]:
+    """Ascending numbers as ranges (first, last + 1) without gaps."""
+    breaks = np.flatnonzero(np.diff(ascending) != 1) + 1
+    return [(int(part[0]), int(part[-1]) + 1) for part in np.split(ascending, breaks) if part.size]

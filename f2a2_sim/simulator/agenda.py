@@ -25,11 +25,14 @@ class _Due(simpy.Event):
 
     __slots__ = ("sequence",)
 
-    def __init__(self, env: simpy.Environment, sequence: int) -> None:
-        super().__init__(env)
+    def __init__(self, env: simpy.Environment, fire: Callable[[simpy.Event], None], sequence: int) -> None:
+        # As simpy.Timeout does it: what Event.__init__ would set, and that the event has happened.
+        self.env = env
+        self.callbacks = [fire]
         self.sequence = sequence
         self._ok = True
         self._value = None
+        self._defused = False
 
 
 class Agenda:
@@ -40,10 +43,8 @@ class Agenda:
         self._handlers: dict[str, Handler] = {}
         self._pending: dict[int, tuple[float, int, str, int, int]] = {}
         self._sequence = 0
-
-    @property
-    def now_s(self) -> float:
-        return float(self._env.now)
+        self.now_s = 0.0
+        """The clock; an attribute, for it is read several times per event."""
 
     def handle(self, handlers: Mapping[str, Handler]) -> None:
         """Name the handler of every kind of event."""
@@ -51,8 +52,8 @@ class Agenda:
 
     def at(self, time_s: float, kind: str, subject: int = 0, detail: int = 0, priority: int = NORMAL) -> None:
         """Let the handler of ``kind`` be called at ``time_s``, which must not be in the past."""
-        assert time_s >= self._env.now, f"{kind} is due at {time_s}, before now ({self._env.now})"
-        self._push(self._sequence, (time_s, priority, kind, subject, detail))
+        assert time_s >= self.now_s, f"{kind} is due at {time_s}, before now ({self.now_s})"
+        self._push(self._sequence, (float(time_s), priority, kind, subject, detail))
         self._sequence += 1
 
     def __len__(self) -> int:
@@ -82,7 +83,8 @@ class Agenda:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        self._env = simpy.Environment(initial_time=float(state["now_s"]))
+        self.now_s = float(state["now_s"])
+        self._env = simpy.Environment(initial_time=self.now_s)
         self._pending = {}
         columns = (state[name] for name in ("sequence", "time_s", "priority", "kind", "subject", "detail"))
         for sequence, time_s, priority, kind, subject, detail in zip(*columns, strict=True):
@@ -90,9 +92,7 @@ class Agenda:
         self._sequence = int(state["next_sequence"])
 
     def _push(self, sequence: int, record: tuple[float, int, str, int, int]) -> None:
-        event = _Due(self._env, sequence)
-        assert event.callbacks is not None
-        event.callbacks.append(self._fire)
+        event = _Due(self._env, self._fire, sequence)
         self._pending[sequence] = record
         # Environment.schedule() takes a delay, and now + (time - now) is not always time. A resumed run
         # must see the very same times, so the absolute time goes into SimPy's queue as it is.
@@ -100,5 +100,5 @@ class Agenda:
 
     def _fire(self, event: simpy.Event) -> None:
         assert isinstance(event, _Due)
-        _, _, kind, subject, detail = self._pending.pop(event.sequence)
+        self.now_s, _, kind, subject, detail = self._pending.pop(event.sequence)
         self._handlers[kind](subject, detail)

@@ -20,8 +20,8 @@ from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.scenario.fleet import plan_fleet
 from f2a2_sim.scenario.schema import Scenario
 from f2a2_sim.simulator.checkpoint import find_checkpoint, read_policies
+from f2a2_sim.simulator.parts import Parts
 from f2a2_sim.simulator.population import Fleet, Population
-from f2a2_sim.simulator.simulation import Parts
 from f2a2_sim.worlds.base import World
 from f2a2_sim.worlds.factory import make_world
 from network.carrier import SimulatedCarrier

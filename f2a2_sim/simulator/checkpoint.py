@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,24 @@ from f2a2_sim.errors import CheckpointError
 from f2a2_sim.results.folder import RunFolder, replacing_folder
 from f2a2_sim.simulator.packing import pack, unpack
 
-FORMAT = 1
+FORMAT = 2
 _FILE_BYTES = 128 * 1024 * 1024
 _PARAMETERS = "/learner/parameters"
+_DTYPE_NAMES = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.uint16: "U16",
+    torch.uint32: "U32",
+    torch.uint64: "U64",
+    torch.int8: "I8",
+    torch.int16: "I16",
+    torch.int32: "I32",
+    torch.int64: "I64",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float32: "F32",
+    torch.float64: "F64",
+}
 
 
 @dataclass(frozen=True)
@@ -50,13 +66,11 @@ def write_checkpoint(
     with replacing_folder(path) as temporary:
         files = {}
         for index, part in enumerate(_parts(tensors)):
-            data = safetensors.torch.save(part)
-            files[f"tensors-{index:03d}.safetensors"] = _put(
-                temporary / f"tensors-{index:03d}.safetensors", data
-            )
-        files["state.json"] = _put(temporary / "state.json", json.dumps(tree).encode())
+            name = f"tensors-{index:03d}.safetensors"
+            files[name] = _put(temporary / name, _safetensors(part))
+        files["state.json"] = _put(temporary / "state.json", [json.dumps(tree).encode()])
         manifest = {"format": FORMAT, "run_id": run_id, "number": number, "files": files}
-        _put(temporary / "manifest.json", json.dumps(manifest, indent=1).encode())
+        _put(temporary / "manifest.json", [json.dumps(manifest, indent=1).encode()])
     for old in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(old.path, ignore_errors=True)
     return path
@@ -151,7 +165,7 @@ def _parts(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
             if part and filled + size > _FILE_BYTES:
                 yield part
                 part, filled = {}, 0
-            part[key] = piece.contiguous().cpu() if piece.is_contiguous() else piece.cpu().contiguous()
+            part[key] = piece
             filled += size
     if part:
         yield part
@@ -167,9 +181,47 @@ def _pieces(path: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
         yield f"{path}#{number:05d}", tensor[start : start + rows]
 
 
-def _put(path: Path, data: bytes) -> dict[str, int]:
-    path.write_bytes(data)
-    return {"bytes": len(data), "crc32": zlib.crc32(data)}
+def _safetensors(part: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
+    """A safetensors file of ``part``, chunk by chunk: the library would copy every tensor twice.
+
+    Layout: length of the header (uint64, little-endian), the header (JSON, padded with spaces to a multiple
+    of 8), and the numbers. Larger items come first, so that each tensor lies at a multiple of its item size.
+    """
+    ordered = sorted(part.items(), key=lambda item: -item[1].element_size())
+    header: dict[str, Any] = {}
+    end = 0
+    for key, tensor in ordered:
+        start, end = end, end + tensor.numel() * tensor.element_size()
+        header[key] = {
+            "dtype": _DTYPE_NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little")
+    yield text
+    for _, tensor in ordered:
+        dense = tensor.cpu().contiguous()
+        flat = dense.as_strided((dense.numel(),), (1,))  # of one element, any stride counts as dense
+        yield flat.view(torch.uint8).numpy().data
+
+
+def _put(path: Path, chunks: Iterable[bytes | memoryview]) -> dict[str, int]:
+    size = checksum = 0
+    with open(path, "wb", buffering=0) as file:
+        for chunk in chunks:
+            _write_all(file, chunk)
+            size += len(chunk)
+            checksum = zlib.crc32(chunk, checksum)
+    return {"bytes": size, "crc32": checksum}
+
+
+def _write_all(file: FileIO, chunk: bytes | memoryview) -> None:
+    """One write() takes at most 2 GiB, and may take less."""
+    left = memoryview(chunk)
+    while left:
+        left = left[file.write(left) :]
 
 
 def _read_manifest(folder: RunFolder, checkpoint: Checkpoint) -> dict[str, Any]:

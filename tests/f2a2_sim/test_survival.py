@@ -23,7 +23,9 @@ import yaml
 from f2a2_sim.api import resume
 from f2a2_sim.errors import CheckpointError, UsageError
 from f2a2_sim.results.folder import RunFolder
+from f2a2_sim.results.replay import write_replay
 from f2a2_sim.results.tables import METRICS, compare_metrics
+from f2a2_sim.simulator.checkpoint import list_checkpoints, read_tensors
 from tests.f2a2_sim.simulator.conftest import BASE, CHURNING, merged
 
 SLOW_ENOUGH = {
@@ -166,6 +168,18 @@ def test_going_on_from_an_older_checkpoint_gives_the_same_end(undisturbed: Path,
     code, _, err = finished(cli("resume", run_dir, "--checkpoint", str(int(older.name))))
     assert code == 0, err
     assert compare_metrics(metrics_of(undisturbed), metrics_of(run_dir)) == []
+
+
+def test_a_finished_run_keeps_its_policies_and_nothing_else(undisturbed: Path) -> None:
+    folder = RunFolder.open(undisturbed)
+    whole, last = list_checkpoints(folder)[-2:]
+    kept, before = read_tensors(folder, last, ""), read_tensors(folder, whole, "/learner/parameters")
+    assert kept.keys() == before.keys()
+    assert {name: tensor.shape for name, tensor in kept.items()} == {
+        name: tensor.shape for name, tensor in before.items()
+    }
+    assert any((kept[name] != before[name]).any() for name in kept)  # those of the end
+    assert write_replay(undisturbed, undisturbed / "film.gif", max_steps=2).is_file()
 
 
 def test_a_finished_run_says_that_it_is(undisturbed: Path) -> None:

@@ -178,12 +178,14 @@ def test_a_saved_group_goes_on_the_same(make_learner: MakeFleet, scheme: str) ->
     first, driver = make()
     driver.round(lost={(0, 1)})
     driver.group.combine(2, 9.0, 1, np.array([0, 1, 3]))
+    in_flight = driver.group.publish(np.array([0]), np.array([3]), np.array([2]), NOTHING)
     learner_state = {k: v for k, v in first.state().items()}
     second, other = make()
     second.load_state(learner_state)
-    other.group.load_state(driver.group.state())
+    other.group.load_state(driver.group.state(in_flight))
     other.number = driver.number
     for each in (driver, other):
+        each.group.deliver(np.array([1]), np.array([0]), in_flight, np.array([9.5]))
         each.round()
         each.round(lost={(2, 3)})
     np.testing.assert_array_equal(trained(first), trained(second))

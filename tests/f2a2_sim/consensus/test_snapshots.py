@@ -38,13 +38,33 @@ def test_a_saved_pool_holds_the_same() -> None:
     pool, versions = pool_of([1.0, 2.0, 3.0])
     pool.retain(versions[1:])
     other = SnapshotPool(3, 1, torch.float64, CPU)
-    other.load_state(pool.state())
+    other.load_state(pool.state(versions[1:]))
     assert other.free_rows == pool.free_rows
     for copy in (pool, other):
         added = copy.add([torch.zeros(3, dtype=torch.float64)], np.zeros(1), np.zeros(1, dtype=np.int64))
         assert added.tolist() == [3]
         assert copy.rows[int(copy.row_of(versions[2:])[0])].tolist() == [3.0] * 3
         assert copy.round_of(versions[2:]).tolist() == [2]
+
+
+@given(needed=st.sets(st.integers(0, 7)), order=st.permutations(range(8)))
+def test_only_what_is_needed_is_saved_and_all_keeps_its_place(needed: set[int], order: list[int]) -> None:
+    """Rows are reused in any order, so that versions and rows do not ascend together."""
+    pool, _ = pool_of([-1.0] * 8, capacity=10)
+    pool.retain(np.empty(0, dtype=np.int64))
+    pool._free = [9, 8, *order]
+    zeros = np.zeros(8, dtype=np.int64)
+    versions = pool.add([torch.full((3,), float(v), dtype=torch.float64) for v in range(8)], zeros, zeros)
+    state = pool.state(np.array([*versions[list(needed)], -1, 99], dtype=np.int64))
+    assert sum(len(values) for values in state["values"]) == len(needed)
+    other = SnapshotPool(3, 10, torch.float64, CPU)
+    other.load_state(state)
+    for v in needed:
+        assert other.rows[int(other.row_of(versions[[v]])[0])].tolist() == [float(v)] * 3
+    assert other._free == pool._free  # the next reclaiming comes neither earlier nor later
+    for each in (pool, other):
+        each.retain(versions[list(needed)])
+    assert other._free == pool._free
 
 
 @given(seed=st.integers(0, 1000), agents=st.integers(1, 20), share=st.floats(0.0, 1.0))

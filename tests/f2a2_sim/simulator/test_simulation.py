@@ -41,7 +41,7 @@ def test_acting_waits_for_an_update_under_way_and_goes_before_one_that_has_not_b
         free_s = acted_s + (update_s if learns else 0.0)
         observed_s = acted_s + 0.002
     assert simulation.now_s == pytest.approx(observed_s, rel=1e-12)
-    assert simulation._updates.tolist() == [11] * 12
+    assert simulation.training.updates.tolist() == [11] * 12
 
 
 def test_in_realtime_a_slow_device_misses_every_deadline_and_the_default_action_is_played(
@@ -52,7 +52,7 @@ def test_in_realtime_a_slow_device_misses_every_deadline_and_the_default_action_
     metrics = simulation.recorder.metrics()
     alive_steps = 2 * 30 * 12 - int(np.nansum(metrics["deaths"][metrics["episode_end"]]))
     assert simulation.metrics()["missed_deadlines"] >= 0.9 * alive_steps
-    assert simulation._actions_taken.sum() == 0
+    assert simulation.episodes.actions_taken.sum() == 0
     assert simulation.now_s == pytest.approx(2 * (30 * 0.05 + 0.001), rel=1e-9)
     assert metrics["return_mean_per_agent"][-1] == pytest.approx(-0.005 * 30, abs=0.2)
 
@@ -103,7 +103,7 @@ def test_waiting_for_neighbours_is_the_papers_synchronous_algorithm(simulate: Si
     learner: Any = simulation.parts.population.fleets[0].learner
     simulation.parts.population.settle()
     dual = learner.dual.numpy()
-    rounds = simulation._round
+    rounds = simulation.exchange.round
     assert rounds.min() == rounds.max() > 15
     assert np.abs(dual).max() > 1e-6
     assert np.abs(dual.sum(0)).max() < 1e-3 * np.abs(dual).max()
@@ -137,9 +137,9 @@ def test_devices_that_were_off_join_the_round_of_the_others(simulate: Simulate) 
             "devices": {"fleet": [{"profile": "board", "share": 0.5}, phones]},
         },
     )
-    updates, rounds = simulation._updates, simulation._round
+    updates, rounds = simulation.training.updates, simulation.exchange.round
     assert updates.max() - updates.min() > 8  # two rounds' worth and more were missed
-    on = simulation._powered
+    on = simulation.presence.powered
     assert on.sum() > 6
     assert rounds[on].min() == rounds[on].max()
     assert updates.max() // 4 <= rounds.max() <= 1.25 * updates.max() / 4
@@ -256,18 +256,18 @@ def test_energy_is_idle_power_plus_what_computing_adds(simulate: Simulate) -> No
 def test_an_action_is_chosen_with_the_parameters_from_when_it_was_begun() -> None:
     """With gossip, averaging can end between an action and the world's step; the action must not see it."""
     simulation = simulation_of(scenario_of({"consensus": {"scheme": "gossip"}, "duration": {"episodes": 1}}))
-    mix_done = simulation._mix_done
+    mix_done = simulation.computing._mix_done
     mixed, late = [], []
 
     def watched(agent: int) -> None:
         running = simulation.parts.units.running(agent)
         acting_now = running is not None and running.kind == ACT
         mixed.append(agent)
-        if agent in simulation._unevaluated_acts and not acting_now:
+        if agent in simulation.computing._begun_acts and not acting_now:
             late.append(agent)
         mix_done(agent)
 
-    simulation._mix_done = watched  # type: ignore[method-assign]
+    simulation.computing._mix_done = watched
     simulation.start()
     finish(simulation)
     assert len(mixed) > 10

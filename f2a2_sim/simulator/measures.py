@@ -1,0 +1,138 @@
+"""What a simulation shows of itself: rows of metrics and episodes, and the tables of devices and links."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from devices.unit import ACT, LEARN
+from f2a2_sim.simulator.computing import Computing
+from f2a2_sim.simulator.episodes import Episodes
+from f2a2_sim.simulator.exchange import Exchange
+from f2a2_sim.simulator.parts import Context, FloatArray
+from f2a2_sim.simulator.presence import Presence
+from f2a2_sim.simulator.training import Training
+
+_SHARED_WITH_EPISODES = (
+    "episode",
+    "virtual_time_s",
+    "env_steps",
+    "updates",
+    "return_mean_per_agent",
+    "hits",
+    "kills",
+    "deaths",
+    "win",
+    "disagreement",
+)
+
+
+class Measures:
+    """Reads the other parts of a simulation, and changes none but for consensus steps that were put off."""
+
+    def __init__(
+        self,
+        context: Context,
+        presence: Presence,
+        computing: Computing,
+        exchange: Exchange,
+        training: Training,
+        episodes: Episodes,
+    ) -> None:
+        self._context = context
+        self._presence = presence
+        self._computing = computing
+        self._exchange = exchange
+        self._training = training
+        self._episodes = episodes
+
+    def record_row(self, episode_end: bool) -> None:
+        """Put the present values on record, and begin the next means."""
+        self._exchange.drain()
+        row = self.metrics(episode_end)
+        recorder, returns = self._context.recorder, self._episodes.returns
+        recorder.row(**row)
+        self._computing.forget_statistics()
+        if episode_end:
+            recorder.episode(
+                **{name: row[name] for name in _SHARED_WITH_EPISODES},
+                return_std=float(returns.std()),
+                return_min=float(returns.min()),
+                return_max=float(returns.max()),
+                steps=self._episodes.steps,
+            )
+
+    def metrics(self, episode_end: bool = False) -> dict[str, Any]:
+        """The present values of the columns of ``metrics.parquet``."""
+        parts, episodes, now_s = self._context.parts, self._episodes, self._context.agenda.now_s
+        outcome = parts.world.episode_summary() if episode_end else {}
+        with self._context.stopwatch.part("consensus"):
+            disagreement, dual_norm = parts.population.disagreement(), parts.population.dual_norm()
+        fates = parts.carrier.counts
+        busy_s = self.busy_s()
+        on_s = now_s - self.off_s()
+        breakdown = self._context.stopwatch.breakdown_s()
+        return {
+            "virtual_time_s": now_s,
+            "env_steps": episodes.env_steps,
+            "episode": episodes.number,
+            "episode_step": episodes.steps,
+            "episode_end": episode_end,
+            "updates": int(self._training.updates.sum()),
+            "return_mean_per_agent": float(episodes.returns.mean()),
+            **episodes.counts,
+            "alive": int(episodes.step.alive.sum()),
+            "win": float(outcome.get("win", math.nan)),
+            "online": int(self._presence.active().sum()),
+            **self._computing.mean_statistics(),
+            "dual_norm": dual_norm,
+            "disagreement": disagreement,
+            "sent": fates.sent,
+            "delivered": fates.delivered,
+            "lost": fates.lost,
+            "queue_dropped": fates.queue_dropped,
+            "absent_dropped": fates.absent_dropped,
+            "expired": fates.expired,
+            "in_flight": fates.in_flight,
+            "duplicated": fates.duplicated,
+            "bytes_sent": fates.bytes_sent,
+            "missed_deadlines": int(episodes.missed.sum()),
+            "utilisation": float(np.mean(busy_s / np.maximum(on_s, 1e-12))) if now_s > 0 else 0.0,
+            "energy_j": float(parts.power.energy_j(on_s, busy_s).sum()),
+            "wall_time_s": self._context.stopwatch.total_s(),
+            **{f"wall_{part}_s": seconds for part, seconds in breakdown.items()},
+        }
+
+    def busy_s(self) -> FloatArray:
+        """Seconds that each device has computed, ``[n]``."""
+        units, now_s = self._context.parts.units, self._context.agenda.now_s
+        return units.busy_s(ACT, now_s) + units.busy_s(LEARN, now_s)
+
+    def off_s(self) -> FloatArray:
+        """Seconds that each device has been off, ``[n]``."""
+        return self._presence.off_s(self._context.agenda.now_s)
+
+    def devices_table(self, finished_episodes: int) -> dict[str, Any]:
+        """Columns of ``tables/devices.parquet``."""
+        parts, now_s = self._context.parts, self._context.agenda.now_s
+        busy_s, off_s = self.busy_s(), self.off_s()
+        on_s = now_s - off_s
+        return {
+            "agent": np.arange(self._context.n_agents),
+            "name": np.array([agent.name for agent in parts.world.agents]),
+            "profile": np.array(parts.profile_names),
+            "link": np.array(parts.link_names),
+            "busy_act_s": parts.units.busy_s(ACT, now_s),
+            "busy_learn_s": parts.units.busy_s(LEARN, now_s),
+            "off_s": off_s,
+            "utilisation": busy_s / np.maximum(on_s, 1e-12),
+            "energy_j": parts.power.energy_j(on_s, busy_s),
+            "battery_empty": parts.power.remaining_j(on_s, busy_s) <= 0.0,
+            "updates": self._training.updates,
+            "consensus_rounds": self._exchange.round,
+            "actions": self._episodes.actions_taken,
+            "missed_deadlines": self._episodes.missed,
+            "return_mean": self._episodes.lifetime_returns / max(finished_episodes, 1),
+        }

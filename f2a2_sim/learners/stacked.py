@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 LEAK = 0.01
+_LINE = 64  # bytes of a cache line
 _ALIGN = 16  # floats: segments start on 64-byte boundaries
 
 
@@ -34,7 +35,10 @@ def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> T
     """
     if device.type != "cpu" or prod(shape) == 0:
         return torch.zeros(shape, dtype=dtype, device=device)
-    return torch.from_numpy(np.zeros(prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)
+    size = prod(shape) * dtype.itemsize
+    memory = np.zeros(size + _LINE, dtype=np.uint8)
+    start = -memory.ctypes.data % _LINE
+    return torch.from_numpy(memory[start : start + size]).view(dtype).view(shape)
 
 
 def carve(shapes: list[tuple[int, ...]], like: Tensor) -> list[Tensor]:

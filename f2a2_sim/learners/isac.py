@@ -101,9 +101,9 @@ def bootstrap_target(
     q_next: Tensor,
 ) -> Tensor:
     """y ``[b, n, 1]`` from the target critics' values ``q_next`` ``[2, b, n, actions]`` at o'."""
-    soft = torch.minimum(q_next[0], q_next[1]) - config.temperature * policy_next.log
-    value = (weights * soft).sum(dim=-1)
-    return (rewards + config.discount * torch.where(ended, 0.0, value)).unsqueeze(-1)
+    soft = torch.minimum(q_next[0], q_next[1]).sub_(policy_next.log, alpha=config.temperature)
+    value = soft.mul_(weights).sum(dim=-1).masked_fill_(ended, 0.0)
+    return torch.add(rewards, value, alpha=config.discount).unsqueeze(-1)
 
 
 def importance_weights(
@@ -144,9 +144,9 @@ def actor_output_gradient(
     alpha1, alpha2 = config.alpha1 / q.shape[2], config.alpha2 / q.shape[2]
     pi = data.policy
     baseline = (pi.probabilities * q[0]).sum(dim=-1, keepdim=True)
-    advantage = q[0] - config.temperature * pi.log - baseline
-    score = alpha1 * data.resampled * advantage
-    score.scatter_add_(-1, data.actions, alpha1 * data.rho * advantage.gather(-1, data.actions))
+    advantage = torch.sub(q[0], pi.log, alpha=config.temperature).sub_(baseline)
+    score = data.resampled * advantage
+    score.scatter_add_(-1, data.actions, data.rho * advantage.gather(-1, data.actions)).mul_(alpha1)
     if config.joint:
         delta = q - data.target
         if config.td_clip is not None:
@@ -418,15 +418,14 @@ class IsacFleet:
         q_taken = taken(q, data)
         delta = q_taken - data.target
         pi = data.policy
-        return torch.stack(
-            [
-                -(pi.probabilities * pi.log).sum(dim=-1).mean(dim=1),
-                q_taken[0].mean(dim=(1, 2)),
-                delta[0].abs().mean(dim=(1, 2)),
-                delta.square().sum(dim=0).mean(dim=(1, 2)),
-                data.rho.mean(dim=(1, 2)),
-            ]
-        ).double()
+        of_transitions = [
+            (pi.probabilities * pi.log).sum(dim=-1, keepdim=True).neg_(),
+            q_taken[0],
+            delta[0].abs(),
+            delta.square().sum(dim=0),
+            data.rho,
+        ]
+        return torch.stack(of_transitions).mean(dim=(2, 3), dtype=torch.float64)
 
     # ------------------------------------------------------------------ consensus
 

@@ -100,14 +100,14 @@ class FleetReplay:
         b, n = frames.shape
         first = torch.arange(rows.start, rows.stop, device=frames.device).unsqueeze(1) * self.frames_per_agent
         flat = (first + frames).reshape(-1)
-        ended = self.terminal.view(-1)[flat].view(b, n)
+        ended = self.terminal.view(-1).index_select(0, flat).view(b, n)
         following = torch.where(ended, frames, (frames + 1) % self.frames_per_agent)
         both = (first + torch.cat([frames, following], dim=1)).reshape(-1)
         out.copy_(self.observations.flatten(0, 1).index_select(0, both).view(out.shape))
         return (
-            self.actions.view(-1)[flat].view(b, n, 1).to(torch.int64),
+            self.actions.view(-1).index_select(0, flat).view(b, n, 1).to(torch.int64),
             self.logits.flatten(0, 1).index_select(0, flat).view(b, n, -1),
-            self.rewards.view(-1)[flat].view(b, n),
+            self.rewards.view(-1).index_select(0, flat).view(b, n),
             ended,
         )
 

@@ -100,7 +100,12 @@ class MlpShape:
         """The same, taken apart by branch."""
         first, *rest = self.views(rows)
         layers = [
-            [(weight[:, branch], bias[:, branch]) for branch in range(self.branches)]
+            MlpLayer(
+                weights=list(weight.unbind(1)),
+                transposed=list(weight.transpose(2, 3).unbind(1)),
+                biases=list(bias.unsqueeze(2).unbind(1)),
+                bias=bias.transpose(0, 1),
+            )
             for weight, bias in zip(rest[0::2], rest[1::2], strict=True)
         ]
         return MlpArrays(first, layers)
@@ -115,21 +120,31 @@ class MlpShape:
 
 
 @dataclass(frozen=True)
+class MlpLayer:
+    """Views of a layer after the first, one per branch and ready for use: making one costs as much as using it."""
+
+    weights: list[Tensor]  # [b, fan_in, fan_out]
+    transposed: list[Tensor]  # [b, fan_out, fan_in]
+    biases: list[Tensor]  # [b, 1, fan_out]
+    bias: Tensor  # of all branches, [branches, b, fan_out]
+
+
+@dataclass(frozen=True)
 class MlpArrays:
     """Views of the parameters, or of their gradients, of a block of agents.
 
-    ``first`` is ``[b, inputs + 1, branches * hidden]``;
-    ``layers[l][branch]`` is (weight ``[b, fan_in, fan_out]``, bias ``[b, fan_out]``), l = 0 after the first.
+    ``first`` is ``[b, inputs + 1, branches * hidden]``; ``layers`` are the further ones.
     """
 
     first: Tensor
-    layers: list[list[tuple[Tensor, Tensor]]]
+    layers: list[MlpLayer]
 
 
 class StackedMlp:
     """Forward and backward passes for a block of ``block`` agents with ``batch`` inputs each.
 
-    Activations lie in buffers, ``memory``, that the next pass overwrites.
+    Activations lie in buffers, ``memory``, that the next pass overwrites.  What can be done for all branches
+    at once is: small operations cost what they cost, however little there is to compute.
     """
 
     @staticmethod
@@ -140,23 +155,43 @@ class StackedMlp:
         return [(*hidden[:3], shape.outputs), wide, wide, *[hidden] * (shape.hidden_layers - 1)]
 
     def __init__(self, hidden: int, memory: list[Tensor]) -> None:
-        self._outputs, self._first, self._first_gradient, *further = memory
-        # _activations[l][branch]: what layer l (0 = first after the input layer) reads.
-        self._activations = [list(torch.split(self._first, hidden, dim=2))]
-        self._activations += [list(layer) for layer in further]
+        outputs, self._first, self._first_gradient, *further = memory
+        self._hidden = hidden
+        # _activations[l]: what layer l (0 = first after the input layer) reads, [branches, b, n, hidden].
+        self._activations = [self._by_branch(self._first), *further]
+        self._written = [*further, outputs]  # by layer l
+        self._steps = [
+            (list(below.unbind(0)), list(out.unbind(0)))
+            for below, out in zip(self._activations, self._written, strict=True)
+        ]
+        self._parts: dict[int, tuple[Tensor, list[_Part]]] = {}  # by n; see `_part`
+
+    def _by_branch(self, wide: Tensor) -> Tensor:
+        """``[b, n, branches * hidden]`` seen as ``[branches, b, n, hidden]``."""
+        return wide.unflatten(2, (-1, self._hidden)).permute(2, 0, 1, 3)
+
+    def _part(self, n: int) -> tuple[Tensor, list[_Part]]:
+        """What `backward` needs for the first ``n`` inputs: the first layer's gradient, and by layer."""
+        if n not in self._parts:
+            b, _, width = self._first.shape
+            wide = self._first_gradient.view(-1)[: b * n * width].view(b, n, width)
+            parts = [
+                _Part(below[:, :, :n], list(below[:, :, :n].transpose(2, 3).unbind(0)))
+                for below in self._activations
+            ]
+            self._parts[n] = wide, parts
+        return self._parts[n]
 
     def forward(self, parameters: MlpArrays, inputs: Tensor) -> Tensor:
         """Outputs ``[branches, b, n, outputs]`` for ``inputs`` ``[b, n, inputs + 1]``, last column ones."""
         torch.bmm(inputs, parameters.first, out=self._first)
-        torch.nn.functional.leaky_relu_(self._first, LEAK)
-        for layer, branches in enumerate(parameters.layers):
-            last = layer == len(parameters.layers) - 1
-            outputs = self._outputs if last else self._activations[layer + 1]
-            for (weight, bias), below, out in zip(branches, self._activations[layer], outputs, strict=True):
-                torch.baddbmm(bias.unsqueeze(1), below, weight, out=out)
-                if not last:
-                    torch.nn.functional.leaky_relu_(out, LEAK)
-        return self._outputs
+        below = self._first
+        for layer, (reads, writes), out in zip(parameters.layers, self._steps, self._written, strict=True):
+            torch.nn.functional.leaky_relu_(below, LEAK)
+            for bias, read, weight, write in zip(layer.biases, reads, layer.weights, writes, strict=True):
+                torch.baddbmm(bias, read, weight, out=write)
+            below = out
+        return below
 
     def backward(
         self, parameters: MlpArrays, inputs: Tensor, output_gradients: Tensor, out: MlpArrays
@@ -166,22 +201,35 @@ class StackedMlp:
         ``output_gradients`` is ``[branches, b, n, outputs]``; activations are those of the last `forward`.
         ``n`` may be less than that pass had: then it is its first inputs that are meant.
         """
-        b, n, _ = inputs.shape
-        upstream = list(output_gradients)
-        wide = self._first_gradient.view(-1)[: b * n * self._first.shape[2]].view(b, n, -1)
-        targets = list(torch.split(wide, self._activations[0][0].shape[2], dim=2))
-        for layer in reversed(range(len(parameters.layers))):
-            for branch, (weight, _) in enumerate(parameters.layers[layer]):
-                below, g_out = self._activations[layer][branch][:, :n], upstream[branch]
-                g_weight, g_bias = out.layers[layer][branch]
-                torch.bmm(below.transpose(1, 2), g_out, out=g_weight)
-                torch.sum(g_out, dim=1, out=g_bias)
-                g_below = torch.bmm(g_out, weight.transpose(1, 2))
-                upstream[branch] = targets[branch] if layer == 0 else g_below
-                torch.ops.aten.leaky_relu_backward.grad_input(
-                    g_below, below, LEAK, True, grad_input=upstream[branch]
-                )
+        wide, parts = self._part(inputs.shape[1])
+        upstream = output_gradients
+        for at in reversed(range(len(parts))):
+            layer, gradient, below = parameters.layers[at], out.layers[at], parts[at]
+            torch.sum(upstream, dim=2, out=gradient.bias)
+            g_below = torch.empty_like(below.values, memory_format=torch.contiguous_format)
+            for g_out, g_weight, read, weight, write in zip(
+                upstream.unbind(0),
+                gradient.weights,
+                below.transposed,
+                layer.transposed,
+                g_below.unbind(0),
+                strict=True,
+            ):
+                torch.bmm(read, g_out, out=g_weight)
+                torch.bmm(g_out, weight, out=write)
+            upstream = self._by_branch(wide) if at == 0 else g_below
+            torch.ops.aten.leaky_relu_backward.grad_input(
+                g_below, below.values, LEAK, True, grad_input=upstream
+            )
         torch.bmm(inputs.transpose(1, 2), wide, out=out.first)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The first inputs' part of what a layer reads: ``[branches, b, n, hidden]``, and transposed by branch."""
+
+    values: Tensor
+    transposed: list[Tensor]
 
 
 def evaluate(parameters: MlpArrays, inputs: Tensor) -> Tensor:
@@ -190,8 +238,9 @@ def evaluate(parameters: MlpArrays, inputs: Tensor) -> Tensor:
     ``inputs`` is ``[b, n, inputs + 1]``, ones in the last column.
     """
     below = torch.bmm(inputs, parameters.first)
-    for ((weight, bias),) in parameters.layers:
-        below = torch.baddbmm(bias.unsqueeze(1), torch.nn.functional.leaky_relu_(below, LEAK), weight)
+    for layer in parameters.layers:
+        torch.nn.functional.leaky_relu_(below, LEAK)
+        below = torch.baddbmm(layer.biases[0], below, layer.weights[0])
     return below
 
 

@@ -61,10 +61,6 @@ class Policy:
 
     probabilities: Tensor
     log: Tensor
-
-    def __getitem__(self, part: tuple[slice, slice]) -> Policy:
-        return Policy(self.probabilities[part], self.log[part])
-
     @staticmethod
     def of(logits: Tensor) -> Policy:
         log = torch.log_softmax(logits, dim=-1)
@@ -179,8 +175,8 @@ class _Workspace:
     """Buffers for blocks of ``block`` agents, allocated once and used for every block."""
 
     def __init__(self, actor: MlpShape, critics: MlpShape, block: int, batch: int, like: Tensor) -> None:
-        observations = (block, 2 * batch, actor.inputs + 1)  # o, then o'; the last column is 1
-        of_actor = StackedMlp.memory_shapes(actor, block, 2 * batch)
+        observations = (block, batch, actor.inputs + 1)  # the last column is 1
+        of_actor = StackedMlp.memory_shapes(actor, block, batch)
         of_critics = StackedMlp.memory_shapes(critics, block, batch)
         gradients = [(block, actor.size), (block, critics.size)]
         memory = carve([observations, *gradients, *of_actor, *of_critics], like)
@@ -331,39 +327,42 @@ class IsacFleet:
         config = self.config
         n = config.batch_size
         device = self.parameters.device
-        both = work.observations
-        indices = torch.from_numpy(batch.indices).to(device)
-        actions, logits0, rewards, ended = self.replay.gather(block.run, indices, both[:, :, :-1])
-        now, following = both[:, :n], both[:, n:]
+        read = self.replay.gather(block.run, torch.from_numpy(batch.indices).to(device))
         uniforms, uniforms_next = None, None
         if batch.resample is not None:
             uniforms = torch.from_numpy(batch.resample[:, :n]).to(device)
             uniforms_next = torch.from_numpy(batch.resample[:, n:]).to(device)
 
-        # The policy at o and o', the target y, and what both steps need of them.
-        policy_both = Policy.of(work.actor.forward(block.actor_arrays, both)[0])
-        policy, policy_next = policy_both[:, :n], policy_both[:, n:]
-        q_next = work.critics.forward(block.target_arrays, following)
+        # The target y, from the policy and the target critics at o'.
+        inputs = work.observations  # in one buffer, o' and then o: half as much to keep in the cache
+        self.replay.observe(read.following, inputs[:, :, :-1])
+        policy_next = Policy.of(work.actor.forward(block.actor_arrays, inputs)[0])
+        q_next = work.critics.forward(block.target_arrays, inputs)
         weights_next = policy_next.weights(uniforms_next)
-        y = bootstrap_target(config, rewards.to(both.dtype), ended, policy_next, weights_next, q_next)
-        log_pi0 = torch.log_softmax(logits0.to(both.dtype), dim=-1)
-        rho, rho_resampled = importance_weights(config, policy, log_pi0, actions)
-        data = Replayed(actions, policy, policy.weights(uniforms), rho, rho_resampled, y)
+        rewards = read.rewards.to(inputs.dtype)
+        y = bootstrap_target(config, rewards, read.ended, policy_next, weights_next, q_next)
+
+        # The policy at o, and what both steps need of it.
+        self.replay.observe(read.now, inputs[:, :, :-1])
+        policy = Policy.of(work.actor.forward(block.actor_arrays, inputs)[0])
+        log_pi0 = torch.log_softmax(read.logits.to(inputs.dtype), dim=-1)
+        rho, rho_resampled = importance_weights(config, policy, log_pi0, read.actions)
+        data = Replayed(read.actions, policy, policy.weights(uniforms), rho, rho_resampled, y)
 
         # Critic step (5.4a), then the target critics follow.
         block.steps.add_(1)
-        q = work.critics.forward(block.critic_arrays, now)
+        q = work.critics.forward(block.critic_arrays, inputs)
         statistics = self._statistics(data, q)
         gradient = critic_output_gradient(config, data, q)
-        work.critics.backward(block.critic_arrays, now, gradient, work.critic_gradient_arrays)
+        work.critics.backward(block.critic_arrays, inputs, gradient, work.critic_gradient_arrays)
         self._step(block.run, self.critic_columns, block.critic_adam, work.critic_gradient)
         block.targets.lerp_(block.critics, config.tau)
 
         # Actor step (5.4b), with the new critics.
-        q = work.critics.forward(block.critic_arrays, now)
+        q = work.critics.forward(block.critic_arrays, inputs)
         scale = self._td_scale(block.run, data, q) if config.normalise_td else 1.0
         gradient = actor_output_gradient(config, data, q, scale).unsqueeze(0)
-        work.actor.backward(block.actor_arrays, now, gradient, work.actor_gradient_arrays)
+        work.actor.backward(block.actor_arrays, inputs, gradient, work.actor_gradient_arrays)
         self._step(block.run, self.actor_columns, block.actor_adam, work.actor_gradient)
         return statistics
 

@@ -44,6 +44,7 @@ from f2a2_sim.learners.stacked import (
     carve,
     clip_rows,
     evaluate,
+    padded,
     zeros,
 )
 from f2a2_sim.learners.work import count_flops, count_launches
@@ -61,6 +62,7 @@ class Policy:
 
     probabilities: Tensor
     log: Tensor
+
     @staticmethod
     def of(logits: Tensor) -> Policy:
         log = torch.log_softmax(logits, dim=-1)
@@ -175,13 +177,15 @@ class _Workspace:
     """Buffers for blocks of ``block`` agents, allocated once and used for every block."""
 
     def __init__(self, actor: MlpShape, critics: MlpShape, block: int, batch: int, like: Tensor) -> None:
-        observations = (block, batch, actor.inputs + 1)  # the last column is 1
+        observations = (block, batch, padded(actor.inputs + 1))
         of_actor = StackedMlp.memory_shapes(actor, block, batch)
         of_critics = StackedMlp.memory_shapes(critics, block, batch)
         gradients = [(block, actor.size), (block, critics.size)]
         memory = carve([observations, *gradients, *of_actor, *of_critics], like)
-        self.observations, self.actor_gradient, self.critic_gradient = memory[:3]
-        self.observations[:, :, -1] = 1.0
+        of_observations, self.actor_gradient, self.critic_gradient = memory[:3]
+        self.inputs = of_observations[:, :, : actor.inputs + 1]
+        self.inputs[:, :, -1] = 1.0
+        self.observations = self.inputs[:, :, :-1]
         self.actor_gradient_arrays = actor.arrays(self.actor_gradient)
         self.critic_gradient_arrays = critics.arrays(self.critic_gradient)
         self.actor = StackedMlp(actor.hidden, memory[3 : 3 + len(of_actor)])
@@ -334,8 +338,8 @@ class IsacFleet:
             uniforms_next = torch.from_numpy(batch.resample[:, n:]).to(device)
 
         # The target y, from the policy and the target critics at o'.
-        inputs = work.observations  # in one buffer, o' and then o: half as much to keep in the cache
-        self.replay.observe(read.following, inputs[:, :, :-1])
+        inputs = work.inputs  # in one buffer, o' and then o: half as much to keep in the cache
+        self.replay.observe(read.following, work.observations)
         policy_next = Policy.of(work.actor.forward(block.actor_arrays, inputs)[0])
         q_next = work.critics.forward(block.target_arrays, inputs)
         weights_next = policy_next.weights(uniforms_next)
@@ -343,7 +347,7 @@ class IsacFleet:
         y = bootstrap_target(config, rewards, read.ended, policy_next, weights_next, q_next)
 
         # The policy at o, and what both steps need of it.
-        self.replay.observe(read.now, inputs[:, :, :-1])
+        self.replay.observe(read.now, work.observations)
         policy = Policy.of(work.actor.forward(block.actor_arrays, inputs)[0])
         log_pi0 = torch.log_softmax(read.logits.to(inputs.dtype), dim=-1)
         rho, rho_resampled = importance_weights(config, policy, log_pi0, read.actions)
@@ -533,7 +537,7 @@ class IsacFleet:
         """Numbers that one update holds besides the above: batch, activations, gradients."""
         n, config = self.config.batch_size, self.config
         per_input = config.hidden_size * config.hidden_layers + self.actor.outputs
-        batch = 2 * n * self.actor.inputs + (2 * n + 2 * n) * per_input
+        batch = n * self.actor.inputs + (n + 2 * n) * per_input
         return batch + self.actor.size + self.critics.size
 
     # ------------------------------------------------------------------ state

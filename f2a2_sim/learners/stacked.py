@@ -43,15 +43,16 @@ def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> T
 
 def carve(shapes: list[tuple[int, ...]], like: Tensor) -> list[Tensor]:
     """Tensors of zeros out of one piece of memory, which is then large enough for huge pages."""
-    ends = np.cumsum([_padded(prod(shape)) for shape in shapes]).tolist()
+    ends = np.cumsum([padded(prod(shape)) for shape in shapes]).tolist()
     memory = zeros((ends[-1],), like.dtype, like.device)
     return [
-        memory[end - _padded(prod(shape)) :][: prod(shape)].view(shape)
+        memory[end - padded(prod(shape)) :][: prod(shape)].view(shape)
         for end, shape in zip(ends, shapes, strict=True)
     ]
 
 
-def _padded(size: int) -> int:
+def padded(size: int) -> int:
+    """``size`` floats, and as many more as fill the last cache line."""
     return -(-size // _ALIGN) * _ALIGN
 
 
@@ -80,12 +81,12 @@ class MlpShape:
         offset = 0
         for shape, fan_in in shapes:
             yield offset, shape, fan_in
-            offset += _padded(prod(shape))
+            offset += padded(prod(shape))
 
     @property
     def size(self) -> int:
         """Floats of one row, padding included."""
-        return sum(_padded(prod(shape)) for _, shape, _ in self.segments())
+        return sum(padded(prod(shape)) for _, shape, _ in self.segments())
 
     @property
     def parameters(self) -> int:
@@ -121,7 +122,7 @@ class MlpShape:
 
 @dataclass(frozen=True)
 class MlpLayer:
-    """Views of a layer after the first, one per branch and ready for use: making one costs as much as using it."""
+    """Views of a layer after the first, by branch, made once: making a view costs as much as using it."""
 
     weights: list[Tensor]  # [b, fan_in, fan_out]
     transposed: list[Tensor]  # [b, fan_out, fan_in]
@@ -156,41 +157,30 @@ class StackedMlp:
 
     def __init__(self, hidden: int, memory: list[Tensor]) -> None:
         outputs, self._first, self._first_gradient, *further = memory
-        self._hidden = hidden
-        # _activations[l]: what layer l (0 = first after the input layer) reads, [branches, b, n, hidden].
-        self._activations = [self._by_branch(self._first), *further]
-        self._written = [*further, outputs]  # by layer l
-        self._steps = [
-            (list(below.unbind(0)), list(out.unbind(0)))
-            for below, out in zip(self._activations, self._written, strict=True)
+
+        def by_branch(wide: Tensor) -> Tensor:
+            return wide.view(*wide.shape[:2], -1, hidden).permute(2, 0, 1, 3)
+
+        reads = [by_branch(self._first), *further]
+        self._layers = [
+            _Passage(
+                below, list(below.unbind(0)), list(below.transpose(2, 3).unbind(0)), out, list(out.unbind(0))
+            )
+            for below, out in zip(reads, [*further, outputs], strict=True)
         ]
-        self._parts: dict[int, tuple[Tensor, list[_Part]]] = {}  # by n; see `_part`
-
-    def _by_branch(self, wide: Tensor) -> Tensor:
-        """``[b, n, branches * hidden]`` seen as ``[branches, b, n, hidden]``."""
-        return wide.unflatten(2, (-1, self._hidden)).permute(2, 0, 1, 3)
-
-    def _part(self, n: int) -> tuple[Tensor, list[_Part]]:
-        """What `backward` needs for the first ``n`` inputs: the first layer's gradient, and by layer."""
-        if n not in self._parts:
-            b, _, width = self._first.shape
-            wide = self._first_gradient.view(-1)[: b * n * width].view(b, n, width)
-            parts = [
-                _Part(below[:, :, :n], list(below[:, :, :n].transpose(2, 3).unbind(0)))
-                for below in self._activations
-            ]
-            self._parts[n] = wide, parts
-        return self._parts[n]
+        self._first_gradient_by_branch = by_branch(self._first_gradient)
 
     def forward(self, parameters: MlpArrays, inputs: Tensor) -> Tensor:
         """Outputs ``[branches, b, n, outputs]`` for ``inputs`` ``[b, n, inputs + 1]``, last column ones."""
-        torch.bmm(inputs, parameters.first, out=self._first)
         below = self._first
-        for layer, (reads, writes), out in zip(parameters.layers, self._steps, self._written, strict=True):
+        torch.bmm(inputs, parameters.first, out=below)
+        for layer, passage in zip(parameters.layers, self._layers, strict=True):
             torch.nn.functional.leaky_relu_(below, LEAK)
-            for bias, read, weight, write in zip(layer.biases, reads, layer.weights, writes, strict=True):
+            for bias, read, weight, write in zip(
+                layer.biases, passage.reads, layer.weights, passage.writes, strict=True
+            ):
                 torch.baddbmm(bias, read, weight, out=write)
-            below = out
+            below = passage.above
         return below
 
     def backward(
@@ -199,37 +189,38 @@ class StackedMlp:
         """Write the parameters' gradient to ``out``.
 
         ``output_gradients`` is ``[branches, b, n, outputs]``; activations are those of the last `forward`.
-        ``n`` may be less than that pass had: then it is its first inputs that are meant.
         """
-        wide, parts = self._part(inputs.shape[1])
         upstream = output_gradients
-        for at in reversed(range(len(parts))):
-            layer, gradient, below = parameters.layers[at], out.layers[at], parts[at]
+        for at in reversed(range(len(self._layers))):
+            layer, gradient, passage = parameters.layers[at], out.layers[at], self._layers[at]
             torch.sum(upstream, dim=2, out=gradient.bias)
-            g_below = torch.empty_like(below.values, memory_format=torch.contiguous_format)
+            g_below = torch.empty_like(passage.below, memory_format=torch.contiguous_format)
             for g_out, g_weight, read, weight, write in zip(
                 upstream.unbind(0),
                 gradient.weights,
-                below.transposed,
+                passage.transposed,
                 layer.transposed,
                 g_below.unbind(0),
                 strict=True,
             ):
                 torch.bmm(read, g_out, out=g_weight)
                 torch.bmm(g_out, weight, out=write)
-            upstream = self._by_branch(wide) if at == 0 else g_below
+            upstream = self._first_gradient_by_branch if at == 0 else g_below
             torch.ops.aten.leaky_relu_backward.grad_input(
-                g_below, below.values, LEAK, True, grad_input=upstream
+                g_below, passage.below, LEAK, True, grad_input=upstream
             )
-        torch.bmm(inputs.transpose(1, 2), wide, out=out.first)
+        torch.bmm(inputs.transpose(1, 2), self._first_gradient, out=out.first)
 
 
 @dataclass(frozen=True)
-class _Part:
-    """The first inputs' part of what a layer reads: ``[branches, b, n, hidden]``, and transposed by branch."""
+class _Passage:
+    """What a layer after the first reads and writes: ``[branches, b, n, .]``, and views of it by branch."""
 
-    values: Tensor
+    below: Tensor
+    reads: list[Tensor]
     transposed: list[Tensor]
+    above: Tensor
+    writes: list[Tensor]
 
 
 def evaluate(parameters: MlpArrays, inputs: Tensor) -> Tensor:

@@ -1,27 +1,12 @@
 """F2A2-ISAC: soft actor-critic with twin critics on local (o^i, a^i), under the joint objective.
 
-Source: Li et al., "F2A2", JMLR 24 (2023), Proposition 6 and Section 6.3.  Everything is maximised
-and rewards are r = -c, so the paper's (alpha1 + 2 alpha2 delta) reads (alpha1 - 2 alpha2 delta), as in
-its Appendix B.
-
-Symbols, per transition (o, a, r, o') of an agent's own replay:
-
-    pi, pi0       the present policy, and the one that chose a (its logits are stored with the transition)
-    rho           min(eps, pi(a|o) / pi0(a|o))        at the replayed action, no gradient
-    rho'          min(eps, pi0(a~|o) / pi(a~|o))      at a resampled action a~ ~ pi(.|o), no gradient
-    y             r + gamma E_{a'~pi} [min_j Qbar_j(o', a') - alpha log pi(a'|o')]; r after a terminal step
-    delta_j(o,a)  Q_j(o, a) - y;  for a resampled action y is the replayed transition's
-    B             E_{a~pi} Q1(o, a)
-    A(a)          Q1(o, a) - alpha log pi(a|o) - B      no gradient
-
-The critics return the values of all actions at once, so expectations over the own action are
-exact sums (``exact_expectation: true``): the same gradient as the printed one, without its sampling noise.
+The objective, its source and its symbols are in `f2a2_sim.learners.isac_objective`; here are what an agent
+holds and the order of an update.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,6 +18,15 @@ from devices.compute import Work
 from f2a2_sim.errors import CheckpointError, UsageError
 from f2a2_sim.learners.base import Batch, BoolArray, FleetSetup, FloatArray, IntArray
 from f2a2_sim.learners.config import LearnerConfig
+from f2a2_sim.learners.isac_objective import (
+    Policy,
+    Replayed,
+    actor_output_gradient,
+    bootstrap_target,
+    critic_output_gradient,
+    importance_weights,
+    taken,
+)
 from f2a2_sim.learners.pool import BlockPool
 from f2a2_sim.learners.replay import FleetReplay
 from f2a2_sim.learners.stacked import (
@@ -44,122 +38,14 @@ from f2a2_sim.learners.stacked import (
     carve,
     clip_rows,
     evaluate,
+    padded,
     zeros,
 )
 from f2a2_sim.learners.work import count_flops, count_launches
 
 _KNOWN_BLOCKS = 1024  # blocks whose views are kept
 _TD_MEMORY = 0.99  # per update, of the running mean that `normalise_td` divides by
-
-
 _STATISTICS = ("entropy", "q_mean", "td_abs", "critic_loss", "importance_mean")
-
-
-@dataclass(frozen=True)
-class Policy:
-    """A policy at a batch of observations: probabilities and their logarithms ``[b, n, actions]``."""
-
-    probabilities: Tensor
-    log: Tensor
-
-    def __getitem__(self, part: tuple[slice, slice]) -> Policy:
-        return Policy(self.probabilities[part], self.log[part])
-
-    @staticmethod
-    def of(logits: Tensor) -> Policy:
-        log = torch.log_softmax(logits, dim=-1)
-        return Policy(log.exp(), log)
-
-    def weights(self, uniforms: Tensor | None) -> Tensor:
-        """What E_{a~pi} multiplies each action's value with: pi itself, or one sampled action's indicator."""
-        if uniforms is None:
-            return self.probabilities
-        cumulated = self.probabilities.double().cumsum(dim=-1)
-        sampled = (cumulated <= uniforms.unsqueeze(-1)).sum(dim=-1, keepdim=True)
-        sampled.clamp_max_(self.log.shape[-1] - 1)
-        return torch.zeros_like(self.log).scatter_(-1, sampled, 1.0)
-
-
-@dataclass(frozen=True)
-class Replayed:
-    """What one update knows of its transitions besides the critics' values."""
-
-    actions: Tensor  # a, int64 [b, n, 1]
-    policy: Policy  # pi at o
-    resampled: Tensor  # weights of E over a~, [b, n, actions]
-    rho: Tensor  # at a, [b, n, 1]
-    rho_resampled: Tensor  # rho' at every action, [b, n, actions]
-    target: Tensor  # y, [b, n, 1]
-
-
-def bootstrap_target(
-    config: LearnerConfig,
-    rewards: Tensor,
-    ended: Tensor,
-    policy_next: Policy,
-    weights: Tensor,
-    q_next: Tensor,
-) -> Tensor:
-    """y ``[b, n, 1]`` from the target critics' values ``q_next`` ``[2, b, n, actions]`` at o'."""
-    soft = torch.minimum(q_next[0], q_next[1]) - config.temperature * policy_next.log
-    value = (weights * soft).sum(dim=-1)
-    return (rewards + config.discount * torch.where(ended, 0.0, value)).unsqueeze(-1)
-
-
-def importance_weights(
-    config: LearnerConfig, policy: Policy, behaviour: Tensor, actions: Tensor
-) -> tuple[Tensor, Tensor]:
-    """rho at the actions taken ``[b, n, 1]`` and rho' at every action; ``behaviour`` is log pi0."""
-    log_ratio = policy.log - behaviour
-    rho = log_ratio.gather(-1, actions).exp_().clamp_max_(config.truncation)
-    return rho, log_ratio.neg_().exp_().clamp_max_(config.truncation)
-
-
-def critic_output_gradient(config: LearnerConfig, data: Replayed, q: Tensor) -> Tensor:
-    """d(-J)/dQ_j(o, .) of one update: ``[2, b, n, actions]``, batch mean included.
-
-    Critic 1 descends E_pi0[(-alpha1 rho + 2 alpha2 delta1) dQ1(o,a)]
-    + E_pi[(-alpha1 + 2 alpha2 delta1(o,a~) rho') dQ1(o,a~)]; critic 2 only the alpha2 terms; without
-    ``joint`` both only 2 alpha2 delta_j dQ_j(o,a).
-    """
-    alpha1, alpha2 = config.alpha1 / q.shape[2], config.alpha2 / q.shape[2]
-    delta = q - data.target
-    weight = data.rho_resampled * data.resampled if config.joint else torch.zeros_like(data.resampled)
-    weight.scatter_add_(-1, data.actions, torch.ones_like(data.rho))
-    gradient = delta.mul_(weight.mul_(2.0 * alpha2))
-    if config.joint:
-        gradient[0].sub_(data.resampled, alpha=alpha1).scatter_add_(-1, data.actions, -alpha1 * data.rho)
-    return gradient
-
-
-def actor_output_gradient(
-    config: LearnerConfig, data: Replayed, q: Tensor, td_scale: Tensor | float
-) -> Tensor:
-    """d(-J)/dlogits ``[b, n, actions]`` of one update, batch mean included; ``q`` is the new critics'.
-
-    The actor ascends alpha1 E_pi0[rho dlogpi(a) A(a)] + alpha1 E_pi[dlogpi(a~) A(a~)]
-    - alpha2 E_pi[rho' dlogpi(a~) (delta1^2 + delta2^2)]; without ``joint`` only the alpha1 terms.
-    ``td_clip`` limits the errors before they are squared, ``td_scale`` divides them (`normalise_td`).
-    """
-    alpha1, alpha2 = config.alpha1 / q.shape[2], config.alpha2 / q.shape[2]
-    pi = data.policy
-    baseline = (pi.probabilities * q[0]).sum(dim=-1, keepdim=True)
-    advantage = q[0] - config.temperature * pi.log - baseline
-    score = alpha1 * data.resampled * advantage
-    score.scatter_add_(-1, data.actions, alpha1 * data.rho * advantage.gather(-1, data.actions))
-    if config.joint:
-        delta = q - data.target
-        if config.td_clip is not None:
-            delta.clamp_(-config.td_clip, config.td_clip)
-        squared = delta.square_().sum(dim=0).div_(td_scale)
-        score.sub_(squared.mul_(data.rho_resampled).mul_(data.resampled), alpha=alpha2)
-    # sum_a score(a) dlogpi(a)/dlogits = score - pi * sum_a score(a)
-    return pi.probabilities * score.sum(dim=-1, keepdim=True) - score
-
-
-def taken(q: Tensor, data: Replayed) -> Tensor:
-    """Q_j(o, a): ``[2, b, n, 1]``."""
-    return q.gather(-1, data.actions.expand(q.shape[0], -1, -1, -1))
 
 
 def _capacity(config: LearnerConfig, army_size: int) -> int:
@@ -179,13 +65,15 @@ class _Workspace:
     """Buffers for blocks of ``block`` agents, allocated once and used for every block."""
 
     def __init__(self, actor: MlpShape, critics: MlpShape, block: int, batch: int, like: Tensor) -> None:
-        observations = (block, 2 * batch, actor.inputs + 1)  # o, then o'; the last column is 1
-        of_actor = StackedMlp.memory_shapes(actor, block, 2 * batch)
+        observations = (block, batch, padded(actor.inputs + 1))
+        of_actor = StackedMlp.memory_shapes(actor, block, batch)
         of_critics = StackedMlp.memory_shapes(critics, block, batch)
         gradients = [(block, actor.size), (block, critics.size)]
         memory = carve([observations, *gradients, *of_actor, *of_critics], like)
-        self.observations, self.actor_gradient, self.critic_gradient = memory[:3]
-        self.observations[:, :, -1] = 1.0
+        of_observations, self.actor_gradient, self.critic_gradient = memory[:3]
+        self.inputs = of_observations[:, :, : actor.inputs + 1]
+        self.inputs[:, :, -1] = 1.0
+        self.observations = self.inputs[:, :, :-1]
         self.actor_gradient_arrays = actor.arrays(self.actor_gradient)
         self.critic_gradient_arrays = critics.arrays(self.critic_gradient)
         self.actor = StackedMlp(actor.hidden, memory[3 : 3 + len(of_actor)])
@@ -331,39 +219,42 @@ class IsacFleet:
         config = self.config
         n = config.batch_size
         device = self.parameters.device
-        both = work.observations
-        indices = torch.from_numpy(batch.indices).to(device)
-        actions, logits0, rewards, ended = self.replay.gather(block.run, indices, both[:, :, :-1])
-        now, following = both[:, :n], both[:, n:]
+        read = self.replay.gather(block.run, torch.from_numpy(batch.indices).to(device))
         uniforms, uniforms_next = None, None
         if batch.resample is not None:
             uniforms = torch.from_numpy(batch.resample[:, :n]).to(device)
             uniforms_next = torch.from_numpy(batch.resample[:, n:]).to(device)
 
-        # The policy at o and o', the target y, and what both steps need of them.
-        policy_both = Policy.of(work.actor.forward(block.actor_arrays, both)[0])
-        policy, policy_next = policy_both[:, :n], policy_both[:, n:]
-        q_next = work.critics.forward(block.target_arrays, following)
+        # The target y, from the policy and the target critics at o'.
+        inputs = work.inputs  # in one buffer, o' and then o: half as much to keep in the cache
+        self.replay.observe(read.following, work.observations)
+        policy_next = Policy.of(work.actor.forward(block.actor_arrays, inputs)[0])
+        q_next = work.critics.forward(block.target_arrays, inputs)
         weights_next = policy_next.weights(uniforms_next)
-        y = bootstrap_target(config, rewards.to(both.dtype), ended, policy_next, weights_next, q_next)
-        log_pi0 = torch.log_softmax(logits0.to(both.dtype), dim=-1)
-        rho, rho_resampled = importance_weights(config, policy, log_pi0, actions)
-        data = Replayed(actions, policy, policy.weights(uniforms), rho, rho_resampled, y)
+        rewards = read.rewards.to(inputs.dtype)
+        y = bootstrap_target(config, rewards, read.ended, policy_next, weights_next, q_next)
+
+        # The policy at o, and what both steps need of it.
+        self.replay.observe(read.now, work.observations)
+        policy = Policy.of(work.actor.forward(block.actor_arrays, inputs)[0])
+        log_pi0 = torch.log_softmax(read.logits.to(inputs.dtype), dim=-1)
+        rho, rho_resampled = importance_weights(config, policy, log_pi0, read.actions)
+        data = Replayed(read.actions, policy, policy.weights(uniforms), rho, rho_resampled, y)
 
         # Critic step (5.4a), then the target critics follow.
         block.steps.add_(1)
-        q = work.critics.forward(block.critic_arrays, now)
+        q = work.critics.forward(block.critic_arrays, inputs)
         statistics = self._statistics(data, q)
         gradient = critic_output_gradient(config, data, q)
-        work.critics.backward(block.critic_arrays, now, gradient, work.critic_gradient_arrays)
+        work.critics.backward(block.critic_arrays, inputs, gradient, work.critic_gradient_arrays)
         self._step(block.run, self.critic_columns, block.critic_adam, work.critic_gradient)
         block.targets.lerp_(block.critics, config.tau)
 
         # Actor step (5.4b), with the new critics.
-        q = work.critics.forward(block.critic_arrays, now)
+        q = work.critics.forward(block.critic_arrays, inputs)
         scale = self._td_scale(block.run, data, q) if config.normalise_td else 1.0
         gradient = actor_output_gradient(config, data, q, scale).unsqueeze(0)
-        work.actor.backward(block.actor_arrays, now, gradient, work.actor_gradient_arrays)
+        work.actor.backward(block.actor_arrays, inputs, gradient, work.actor_gradient_arrays)
         self._step(block.run, self.actor_columns, block.actor_adam, work.actor_gradient)
         return statistics
 
@@ -418,15 +309,14 @@ class IsacFleet:
         q_taken = taken(q, data)
         delta = q_taken - data.target
         pi = data.policy
-        return torch.stack(
-            [
-                -(pi.probabilities * pi.log).sum(dim=-1).mean(dim=1),
-                q_taken[0].mean(dim=(1, 2)),
-                delta[0].abs().mean(dim=(1, 2)),
-                delta.square().sum(dim=0).mean(dim=(1, 2)),
-                data.rho.mean(dim=(1, 2)),
-            ]
-        ).double()
+        of_transitions = [
+            (pi.probabilities * pi.log).sum(dim=-1, keepdim=True).neg_(),
+            q_taken[0],
+            delta[0].abs(),
+            delta.square().sum(dim=0),
+            data.rho,
+        ]
+        return torch.stack(of_transitions).mean(dim=(2, 3), dtype=torch.float64)
 
     # ------------------------------------------------------------------ consensus
 
@@ -539,7 +429,7 @@ class IsacFleet:
         """Numbers that one update holds besides the above: batch, activations, gradients."""
         n, config = self.config.batch_size, self.config
         per_input = config.hidden_size * config.hidden_layers + self.actor.outputs
-        batch = 2 * n * self.actor.inputs + (2 * n + 2 * n) * per_input
+        batch = n * self.actor.inputs + (n + 2 * n) * per_input
         return batch + self.actor.size + self.critics.size
 
     # ------------------------------------------------------------------ state

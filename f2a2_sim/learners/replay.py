@@ -9,6 +9,7 @@ transition is terminal there is none, because nothing will be bootstrapped from 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,18 @@ from f2a2_sim.errors import UsageError
 from f2a2_sim.learners.stacked import zeros
 
 IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Transitions of a block, all but their observations."""
+
+    actions: Tensor  # int64 [b, n, 1]
+    logits: Tensor  # [b, n, k]
+    rewards: Tensor  # [b, n]
+    ended: Tensor  # [b, n]: the transition is terminal
+    now: Tensor  # [b, n]: where the observations lie
+    following: Tensor  # and the next ones; of a terminal transition, its observation again
 
 
 class FleetReplay:
@@ -91,25 +104,25 @@ class FleetReplay:
         position = (self._oldest[rows, None] + number) % self.frames_per_agent
         return np.asarray(self._order[rows[:, None], position], dtype=np.int64)
 
-    def gather(self, rows: slice, frames: Tensor, out: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Read transitions ``frames`` ``[b, n]`` of neighbouring ``rows``.
-
-        Writes observations and next observations to ``out`` ``[b, 2 n, obs]`` (of a terminal transition, its
-        observation again); returns actions int64 ``[b, n, 1]``, logits ``[b, n, k]``, rewards, terminal.
-        """
+    def gather(self, rows: slice, frames: Tensor) -> Gathered:
+        """Read transitions ``frames`` ``[b, n]`` of neighbouring ``rows``; for observations see `observe`."""
         b, n = frames.shape
         first = torch.arange(rows.start, rows.stop, device=frames.device).unsqueeze(1) * self.frames_per_agent
-        flat = (first + frames).reshape(-1)
-        ended = self.terminal.view(-1)[flat].view(b, n)
-        following = torch.where(ended, frames, (frames + 1) % self.frames_per_agent)
-        both = (first + torch.cat([frames, following], dim=1)).reshape(-1)
-        out.copy_(self.observations.flatten(0, 1).index_select(0, both).view(out.shape))
-        return (
-            self.actions.view(-1)[flat].view(b, n, 1).to(torch.int64),
-            self.logits.flatten(0, 1).index_select(0, flat).view(b, n, -1),
-            self.rewards.view(-1)[flat].view(b, n),
-            ended,
+        places = first + frames
+        flat = places.view(-1)
+        ended = self.terminal.view(-1).index_select(0, flat).view(b, n)
+        return Gathered(
+            actions=self.actions.view(-1).index_select(0, flat).view(b, n, 1).to(torch.int64),
+            logits=self.logits.flatten(0, 1).index_select(0, flat).view(b, n, -1),
+            rewards=self.rewards.view(-1).index_select(0, flat).view(b, n),
+            ended=ended,
+            now=places,
+            following=first + torch.where(ended, frames, (frames + 1) % self.frames_per_agent),
         )
+
+    def observe(self, places: Tensor, out: Tensor) -> None:
+        """Write the observations at ``places`` ``[b, n]`` to ``out`` ``[b, n, obs]``."""
+        out.copy_(self.observations.flatten(0, 1).index_select(0, places.view(-1)).view(out.shape))
 
     def clear(self, rows: IntArray) -> None:
         """Forget everything of ``rows``."""

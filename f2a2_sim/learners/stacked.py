@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 LEAK = 0.01
+_LINE = 64  # bytes of a cache line
 _ALIGN = 16  # floats: segments start on 64-byte boundaries
 
 
@@ -34,20 +35,24 @@ def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> T
     """
     if device.type != "cpu" or prod(shape) == 0:
         return torch.zeros(shape, dtype=dtype, device=device)
-    return torch.from_numpy(np.zeros(prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)
+    size = prod(shape) * dtype.itemsize
+    memory = np.zeros(size + _LINE, dtype=np.uint8)
+    start = -memory.ctypes.data % _LINE
+    return torch.from_numpy(memory[start : start + size]).view(dtype).view(shape)
 
 
 def carve(shapes: list[tuple[int, ...]], like: Tensor) -> list[Tensor]:
     """Tensors of zeros out of one piece of memory, which is then large enough for huge pages."""
-    ends = np.cumsum([_padded(prod(shape)) for shape in shapes]).tolist()
+    ends = np.cumsum([padded(prod(shape)) for shape in shapes]).tolist()
     memory = zeros((ends[-1],), like.dtype, like.device)
     return [
-        memory[end - _padded(prod(shape)) :][: prod(shape)].view(shape)
+        memory[end - padded(prod(shape)) :][: prod(shape)].view(shape)
         for end, shape in zip(ends, shapes, strict=True)
     ]
 
 
-def _padded(size: int) -> int:
+def padded(size: int) -> int:
+    """``size`` floats, and as many more as fill the last cache line."""
     return -(-size // _ALIGN) * _ALIGN
 
 
@@ -76,12 +81,12 @@ class MlpShape:
         offset = 0
         for shape, fan_in in shapes:
             yield offset, shape, fan_in
-            offset += _padded(prod(shape))
+            offset += padded(prod(shape))
 
     @property
     def size(self) -> int:
         """Floats of one row, padding included."""
-        return sum(_padded(prod(shape)) for _, shape, _ in self.segments())
+        return sum(padded(prod(shape)) for _, shape, _ in self.segments())
 
     @property
     def parameters(self) -> int:
@@ -96,7 +101,12 @@ class MlpShape:
         """The same, taken apart by branch."""
         first, *rest = self.views(rows)
         layers = [
-            [(weight[:, branch], bias[:, branch]) for branch in range(self.branches)]
+            MlpLayer(
+                weights=list(weight.unbind(1)),
+                transposed=list(weight.transpose(2, 3).unbind(1)),
+                biases=list(bias.unsqueeze(2).unbind(1)),
+                bias=bias.transpose(0, 1),
+            )
             for weight, bias in zip(rest[0::2], rest[1::2], strict=True)
         ]
         return MlpArrays(first, layers)
@@ -111,21 +121,31 @@ class MlpShape:
 
 
 @dataclass(frozen=True)
+class MlpLayer:
+    """Views of a layer after the first, by branch, made once: making a view costs as much as using it."""
+
+    weights: list[Tensor]  # [b, fan_in, fan_out]
+    transposed: list[Tensor]  # [b, fan_out, fan_in]
+    biases: list[Tensor]  # [b, 1, fan_out]
+    bias: Tensor  # of all branches, [branches, b, fan_out]
+
+
+@dataclass(frozen=True)
 class MlpArrays:
     """Views of the parameters, or of their gradients, of a block of agents.
 
-    ``first`` is ``[b, inputs + 1, branches * hidden]``;
-    ``layers[l][branch]`` is (weight ``[b, fan_in, fan_out]``, bias ``[b, fan_out]``), l = 0 after the first.
+    ``first`` is ``[b, inputs + 1, branches * hidden]``; ``layers`` are the further ones.
     """
 
     first: Tensor
-    layers: list[list[tuple[Tensor, Tensor]]]
+    layers: list[MlpLayer]
 
 
 class StackedMlp:
     """Forward and backward passes for a block of ``block`` agents with ``batch`` inputs each.
 
-    Activations lie in buffers, ``memory``, that the next pass overwrites.
+    Activations lie in buffers, ``memory``, that the next pass overwrites.  What can be done for all branches
+    at once is: small operations cost what they cost, however little there is to compute.
     """
 
     @staticmethod
@@ -136,23 +156,32 @@ class StackedMlp:
         return [(*hidden[:3], shape.outputs), wide, wide, *[hidden] * (shape.hidden_layers - 1)]
 
     def __init__(self, hidden: int, memory: list[Tensor]) -> None:
-        self._outputs, self._first, self._first_gradient, *further = memory
-        # _activations[l][branch]: what layer l (0 = first after the input layer) reads.
-        self._activations = [list(torch.split(self._first, hidden, dim=2))]
-        self._activations += [list(layer) for layer in further]
+        outputs, self._first, self._first_gradient, *further = memory
+
+        def by_branch(wide: Tensor) -> Tensor:
+            return wide.view(*wide.shape[:2], -1, hidden).permute(2, 0, 1, 3)
+
+        reads = [by_branch(self._first), *further]
+        self._layers = [
+            _Passage(
+                below, list(below.unbind(0)), list(below.transpose(2, 3).unbind(0)), out, list(out.unbind(0))
+            )
+            for below, out in zip(reads, [*further, outputs], strict=True)
+        ]
+        self._first_gradient_by_branch = by_branch(self._first_gradient)
 
     def forward(self, parameters: MlpArrays, inputs: Tensor) -> Tensor:
         """Outputs ``[branches, b, n, outputs]`` for ``inputs`` ``[b, n, inputs + 1]``, last column ones."""
-        torch.bmm(inputs, parameters.first, out=self._first)
-        torch.nn.functional.leaky_relu_(self._first, LEAK)
-        for layer, branches in enumerate(parameters.layers):
-            last = layer == len(parameters.layers) - 1
-            outputs = self._outputs if last else self._activations[layer + 1]
-            for (weight, bias), below, out in zip(branches, self._activations[layer], outputs, strict=True):
-                torch.baddbmm(bias.unsqueeze(1), below, weight, out=out)
-                if not last:
-                    torch.nn.functional.leaky_relu_(out, LEAK)
-        return self._outputs
+        below = self._first
+        torch.bmm(inputs, parameters.first, out=below)
+        for layer, passage in zip(parameters.layers, self._layers, strict=True):
+            torch.nn.functional.leaky_relu_(below, LEAK)
+            for bias, read, weight, write in zip(
+                layer.biases, passage.reads, layer.weights, passage.writes, strict=True
+            ):
+                torch.baddbmm(bias, read, weight, out=write)
+            below = passage.above
+        return below
 
     def backward(
         self, parameters: MlpArrays, inputs: Tensor, output_gradients: Tensor, out: MlpArrays
@@ -160,24 +189,38 @@ class StackedMlp:
         """Write the parameters' gradient to ``out``.
 
         ``output_gradients`` is ``[branches, b, n, outputs]``; activations are those of the last `forward`.
-        ``n`` may be less than that pass had: then it is its first inputs that are meant.
         """
-        b, n, _ = inputs.shape
-        upstream = list(output_gradients)
-        wide = self._first_gradient.view(-1)[: b * n * self._first.shape[2]].view(b, n, -1)
-        targets = list(torch.split(wide, self._activations[0][0].shape[2], dim=2))
-        for layer in reversed(range(len(parameters.layers))):
-            for branch, (weight, _) in enumerate(parameters.layers[layer]):
-                below, g_out = self._activations[layer][branch][:, :n], upstream[branch]
-                g_weight, g_bias = out.layers[layer][branch]
-                torch.bmm(below.transpose(1, 2), g_out, out=g_weight)
-                torch.sum(g_out, dim=1, out=g_bias)
-                g_below = torch.bmm(g_out, weight.transpose(1, 2))
-                upstream[branch] = targets[branch] if layer == 0 else g_below
-                torch.ops.aten.leaky_relu_backward.grad_input(
-                    g_below, below, LEAK, True, grad_input=upstream[branch]
-                )
-        torch.bmm(inputs.transpose(1, 2), wide, out=out.first)
+        upstream = output_gradients
+        for at in reversed(range(len(self._layers))):
+            layer, gradient, passage = parameters.layers[at], out.layers[at], self._layers[at]
+            torch.sum(upstream, dim=2, out=gradient.bias)
+            g_below = torch.empty_like(passage.below, memory_format=torch.contiguous_format)
+            for g_out, g_weight, read, weight, write in zip(
+                upstream.unbind(0),
+                gradient.weights,
+                passage.transposed,
+                layer.transposed,
+                g_below.unbind(0),
+                strict=True,
+            ):
+                torch.bmm(read, g_out, out=g_weight)
+                torch.bmm(g_out, weight, out=write)
+            upstream = self._first_gradient_by_branch if at == 0 else g_below
+            torch.ops.aten.leaky_relu_backward.grad_input(
+                g_below, passage.below, LEAK, True, grad_input=upstream
+            )
+        torch.bmm(inputs.transpose(1, 2), self._first_gradient, out=out.first)
+
+
+@dataclass(frozen=True)
+class _Passage:
+    """What a layer after the first reads and writes: ``[branches, b, n, .]``, and views of it by branch."""
+
+    below: Tensor
+    reads: list[Tensor]
+    transposed: list[Tensor]
+    above: Tensor
+    writes: list[Tensor]
 
 
 def evaluate(parameters: MlpArrays, inputs: Tensor) -> Tensor:
@@ -186,8 +229,9 @@ def evaluate(parameters: MlpArrays, inputs: Tensor) -> Tensor:
     ``inputs`` is ``[b, n, inputs + 1]``, ones in the last column.
     """
     below = torch.bmm(inputs, parameters.first)
-    for ((weight, bias),) in parameters.layers:
-        below = torch.baddbmm(bias.unsqueeze(1), torch.nn.functional.leaky_relu_(below, LEAK), weight)
+    for layer in parameters.layers:
+        torch.nn.functional.leaky_relu_(below, LEAK)
+        below = torch.baddbmm(layer.biases[0], below, layer.weights[0])
     return below
 
 

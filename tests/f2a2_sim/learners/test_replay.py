@@ -44,15 +44,17 @@ def held(replay: FleetReplay, row: int) -> list[tuple[int, tuple[float, ...], tu
         return []
     uniforms = (np.arange(count) + 0.5)[None] / count
     frames = torch.from_numpy(replay.sample(np.array([row]), uniforms))
-    out = torch.empty(1, 2 * count, replay.observations.shape[2])
-    actions, logits, rewards, ended = replay.gather(slice(row, row + 1), frames, out)
-    assert torch.equal(actions.squeeze(-1).float(), rewards)
-    assert torch.equal(logits, rewards.unsqueeze(-1).repeat(1, 1, 2))
+    gathered = replay.gather(slice(row, row + 1), frames)
+    now, following = (torch.empty(1, count, replay.observations.shape[2]) for _ in range(2))
+    replay.observe(gathered.now, now)
+    replay.observe(gathered.following, following)
+    assert torch.equal(gathered.actions.squeeze(-1).float(), gathered.rewards)
+    assert torch.equal(gathered.logits, gathered.rewards.unsqueeze(-1).repeat(1, 1, 2))
     return [
         (
-            int(actions[0, i, 0]),
-            tuple(out[0, i].tolist()),
-            None if ended[0, i] else tuple(out[0, count + i].tolist()),
+            int(gathered.actions[0, i, 0]),
+            tuple(now[0, i].tolist()),
+            None if gathered.ended[0, i] else tuple(following[0, i].tolist()),
         )
         for i in range(count)
     ]

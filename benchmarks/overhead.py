@@ -2,9 +2,8 @@
 
     python -m benchmarks.overhead [SCENARIO] [key=value ...] [--threads 2]
 
-A real run into a temporary folder, without checkpoints on the way; the figures are those of its
-summary.json. Overhead is all that is neither the world nor the learners' arithmetic (acting, remembering,
-updating).
+A real run into a temporary folder, without checkpoints on the way; the figures are those of its summary.json.
+Overhead is all that is neither the world nor the learners' arithmetic (acting, remembering, updating).
 """
 
 from __future__ import annotations

@@ -344,8 +344,11 @@ class IsacFleet:
         own = self.shared_parameters()
         for run, positions in blocks_of(rows, self.config.block_agents):
             w = _rows_of(view, positions)
-            self.dual[run].mul_(self.setup.dual_decay).add_(own[run], alpha=beta).sub_(w, alpha=beta)
-            torch.sub(self.dual[run], w, alpha=beta, out=self._pull[run])
+            dual = self.dual[run]
+            if self.setup.dual_decay < 1:
+                dual.mul_(self.setup.dual_decay)
+            dual.add_(own[run], alpha=beta).sub_(w, alpha=beta)
+            torch.sub(dual, w, alpha=beta, out=self._pull[run])
 
     def adopt(self, rows: IntArray, values: Tensor) -> None:
         """w~ <- ``values`` ``[r, S]``."""

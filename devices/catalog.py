@@ -73,7 +73,8 @@ def _catalogued(name: str, known: Iterable[str], where: str = "") -> DeviceProfi
         return catalog[name]
     names = list(known)
     spelt = name.lower().replace("-", "_").replace(" ", "_")
-    nearest = difflib.get_close_matches(spelt, names, n=1, cutoff=0.5)
+    begun = [known_name for known_name in names if spelt and known_name.startswith(spelt)]
+    nearest = begun or difflib.get_close_matches(spelt, names, n=1, cutoff=0.5)
     hint = f"did you mean '{nearest[0]}'? " if nearest else ""
     raise UnknownDeviceError(
         f"{where}unknown device '{name}'; {hint}Known devices: {', '.join(names)}; "

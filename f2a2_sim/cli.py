@@ -30,7 +30,7 @@ with its neighbours over a modelled network, in virtual time.
 
   f2a2-sim scenarios                        what is shipped
   f2a2-sim run quickstart                   a run of some seconds
-  f2a2-sim run magent_256 world.agents=64   the same, with a key changed
+  f2a2-sim run magent_256 world.agents=64   one with a key changed
   f2a2-sim validate my.yaml                 check a file of your own
 
 A run is a folder. If it was stopped (Ctrl-C, a kill, a power cut), go on with: f2a2-sim resume FOLDER.
@@ -74,13 +74,15 @@ class _Commands(TyperGroup):
             raise typer.Exit(EXIT_FAILED) from error
 
 
+_HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
+
 app = typer.Typer(
     cls=_Commands,
     help=_HELP,
     rich_markup_mode="rich",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=_HELP_OPTIONS,
 )
 
 Overrides = Annotated[
@@ -302,7 +304,9 @@ def train_opponent(context: typer.Context) -> None:
     """Train battle's frozen opponent by self-play (world.opponent: iql); see its own --help."""
     from f2a2_sim.opponents.train import train_opponent_command
 
-    command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    command = typer.Typer(
+        add_completion=False, pretty_exceptions_enable=False, context_settings=_HELP_OPTIONS
+    )
     command.command()(train_opponent_command)
     command(args=context.args, prog_name="f2a2-sim train-opponent", standalone_mode=False)
 

@@ -97,7 +97,13 @@ def test_phone_battery_is_charge_times_voltage() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "nearest"), [("rasberry_pi_5", "raspberry_pi_5"), ("Jetson-TX2", "jetson_tx2"), ("h20", "h200")]
+    ("wrong", "nearest"),
+    [
+        ("rasberry_pi_5", "raspberry_pi_5"),
+        ("Jetson-TX2", "jetson_tx2"),
+        ("h20", "h200"),
+        ("rasp", "raspberry_pi_3b_plus"),
+    ],
 )
 def test_an_unknown_name_is_answered_with_the_nearest(wrong: str, nearest: str) -> None:
     with pytest.raises(UnknownDeviceError, match=f"unknown device '{wrong}'; did you mean '{nearest}'"):

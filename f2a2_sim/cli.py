@@ -166,6 +166,46 @@ def run(
 
 
 @app.command()
+def sweep(
+    scenario: ScenarioName,
+    overrides: Overrides = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option("--vary", metavar="KEY=V1,V2", help="Values of a key to try; may be given again."),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", metavar="1-3", help="Seeds of every combination: 1-3 or 1,2,5.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the runs' folders; default runs/SCENARIO-sweep.")
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs at the same time.")] = 1,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads of each run.")] = 1,
+    quiet: QuietOption = False,
+) -> None:
+    """Run every combination of some values and seeds, and write a page that compares them.
+
+    [bold]Example[/bold] (six runs, two at a time)
+
+      f2a2-sim sweep quickstart --vary consensus.scheme=paper,gossip --seeds 1-3 --jobs 2
+
+    The same command again skips runs that are finished and resumes those that are not.
+    """
+    from f2a2_sim import sweep as sweeps
+    from f2a2_sim.scenario.load import find_scenario
+
+    folder = out if out is not None else Path("runs") / f"{find_scenario(scenario).stem}-sweep"
+    numbers = [] if seeds is None else sweeps.parse_seeds(seeds)
+    points = sweeps.plan(overrides or [], vary or [], numbers, folder)
+    sweeps.check(scenario, points)
+    page = sweeps.run_sweep(scenario, points, folder, jobs, threads, quiet)
+    if page is None:
+        _complain(f"interrupted; go on by giving the same command again. Runs so far: {folder}")
+        raise typer.Exit(EXIT_INTERRUPTED)
+    typer.echo(f"Runs:   {folder}\nReport: {page}")
+
+
+@app.command()
 def resume(
     run_dir: RunDir,
     checkpoint: Checkpoint = None,

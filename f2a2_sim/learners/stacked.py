@@ -189,12 +189,14 @@ class StackedMlp:
         """Write the parameters' gradient to ``out``.
 
         ``output_gradients`` is ``[branches, b, n, outputs]``; activations are those of the last `forward`.
+        The first layer's gradient is written by branch into ``[b, n, branches * hidden]`` and passes the
+        leaky ReLU there, in place: for twin critics a copy less.
         """
         upstream = output_gradients
         for at in reversed(range(len(self._layers))):
             layer, gradient, passage = parameters.layers[at], out.layers[at], self._layers[at]
             torch.sum(upstream, dim=2, out=gradient.bias)
-            g_below = torch.empty_like(passage.below, memory_format=torch.contiguous_format)
+            g_below = self._first_gradient_by_branch if at == 0 else torch.empty_like(passage.below)
             for g_out, g_weight, read, weight, write in zip(
                 upstream.unbind(0),
                 gradient.weights,
@@ -205,10 +207,9 @@ class StackedMlp:
             ):
                 torch.bmm(read, g_out, out=g_weight)
                 torch.bmm(g_out, weight, out=write)
-            upstream = self._first_gradient_by_branch if at == 0 else g_below
-            torch.ops.aten.leaky_relu_backward.grad_input(
-                g_below, passage.below, LEAK, True, grad_input=upstream
-            )
+            dense, below = (self._first_gradient, self._first) if at == 0 else (g_below, passage.below)
+            torch.ops.aten.leaky_relu_backward.grad_input(dense, below, LEAK, True, grad_input=dense)
+            upstream = g_below
         torch.bmm(inputs.transpose(1, 2), self._first_gradient, out=out.first)
 
 

@@ -1,4 +1,4 @@
-"""What the particle worlds share: their random draws, what they hand back, and the protocol of their rules."""
+"""What the particle worlds share: random draws, what they hand back, and the protocol of their rules."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Draws(Protocol):
 
 
 class Discs(NamedTuple):
-    """What a picture shows, drawn in this order: place ``[n, 2]``, radius ``[n]``, RGB from 0 to 1 ``[n, 3]``."""
+    """What a picture shows, in this order: place ``[n, 2]``, radius ``[n]``, RGB from 0 to 1 ``[n, 3]``."""
 
     position: FloatArray
     radius: FloatArray

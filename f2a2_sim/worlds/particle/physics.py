@@ -25,6 +25,7 @@ STEP_TIME = 0.1
 DAMPING = 0.25
 CONTACT_FORCE = 100.0
 CONTACT_MARGIN = 1e-3
+_REACH = 100 * CONTACT_MARGIN  # farther apart, a push is below 1e-44 and is left out
 DIRECTIONS = np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]], dtype=np.float64)
 """The five actions of a mover, as MAAC's one-hot vectors mean them: stay, +x, -x, +y, -y."""
 
@@ -56,13 +57,20 @@ class Bodies:
         return np.where(pairs, ratio, 0.0)
 
     @cached_property
-    def any_contact(self) -> bool:
-        return bool(self.push_share.any())
+    def pushes(self) -> BoolArray:
+        """Whether i can be pushed by j, ``[A, A]``."""
+        return self.push_share > 0.0
+
+    @cached_property
+    def touch_distance(self) -> FloatArray:
+        """How near the centres of i and j are when they touch, ``[A, A]``."""
+        return self.size[:, None] + self.size[None, :]
 
 
-def offsets(here: FloatArray, there: FloatArray) -> FloatArray:
-    """From each place ``here [B, n, 2]`` to each place ``there [B, m, 2]``: ``[B, n, m, 2]``."""
-    return np.asarray(there[:, None, :, :] - here[:, :, None, :])
+def distances(here: FloatArray, there: FloatArray) -> FloatArray:
+    """From each place ``here [B, n, 2]`` to each place ``there [B, m, 2]``: ``[B, n, m]``."""
+    x, y = (there[:, None, :, axis] - here[:, :, None, axis] for axis in (0, 1))
+    return np.asarray(np.sqrt(np.square(x) + np.square(y)))
 
 
 def lengths(vectors: FloatArray) -> FloatArray:
@@ -78,10 +86,8 @@ def move(
     Semi-implicit Euler: contacts are those of the old positions, and positions move with the new velocity.
     """
     force = (bodies.mass * bodies.accel)[:, None] * (bodies.accel[:, None] * direction)
-    if bodies.any_contact:
-        pushes = contact_forces(bodies, position)
-        for other in range(pushes.shape[2]):
-            force += pushes[:, :, other]
+    if bodies.collide.any():
+        add_contact_forces(bodies, position, force)
     moved = velocity * (1.0 - DAMPING) + force / bodies.mass[:, None] * STEP_TIME
     speed = lengths(moved)
     fast = speed > bodies.max_speed
@@ -92,15 +98,25 @@ def move(
     return np.where(bodies.movable[:, None], position + moved * STEP_TIME, position), moved
 
 
-def contact_forces(bodies: Bodies, position: FloatArray) -> FloatArray:
-    """Force on agent i from agent j, ``[B, i, j, 2]``, zero for pairs without contact force.
+def add_contact_forces(bodies: Bodies, position: FloatArray, force: FloatArray) -> None:
+    """Add to each agent's force, contiguous ``[B, A, 2]``, the pushes of all others in their order.
 
-    With d = p_i - p_j, r = abs(d) and k the margin: 100 d/r k log(1 + exp(-(r - s_i - s_j) / k)), times
-    ``push_share``. Two agents in the very same place give NaN, as in the original; that has probability 0.
+    With d = p_i - p_j, r = abs(d) and k the margin, i takes from j the force 100 d/r k log(1 + exp(-(r - s_i
+    - s_j) / k)), times ``push_share``. Two agents in the very same place give NaN, as in the original; that
+    has probability 0.
     """
-    away = -offsets(position, position)
-    distance = lengths(away) + np.eye(position.shape[1])  # 1 on the diagonal, where nothing is pushed
-    gap = distance - (bodies.size[:, None] + bodies.size[None, :])
-    penetration = np.logaddexp(0.0, -gap / CONTACT_MARGIN) * CONTACT_MARGIN
-    push = CONTACT_FORCE * away / distance[..., None] * penetration[..., None]
-    return np.asarray(push * bodies.push_share[..., None])
+    n_agents = len(bodies.size)
+    distance = distances(position, position)
+    gap = distance - bodies.touch_distance
+    pair = np.flatnonzero((gap < _REACH) & bodies.pushes)
+    if not len(pair):
+        return
+    pushed, other = np.divmod(pair, n_agents)
+    rollout, agent = np.divmod(pushed, n_agents)
+    places = position.reshape(-1, 2)
+    away = places[pushed] - places[rollout * n_agents + other]
+    penetration = np.logaddexp(0.0, -gap.reshape(-1)[pair] / CONTACT_MARGIN) * CONTACT_MARGIN
+    push = CONTACT_FORCE * away / distance.reshape(-1, 1)[pair] * penetration[:, None]
+    push *= bodies.push_share[agent, other][:, None]
+    coordinate = 2 * pushed[:, None] + np.arange(2)
+    np.add.at(force.reshape(-1), coordinate.reshape(-1), push.reshape(-1))

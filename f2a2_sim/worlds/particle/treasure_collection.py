@@ -24,9 +24,9 @@ from f2a2_sim.worlds.particle.physics import (
     BoolArray,
     FloatArray,
     IntArray,
+    distances,
     lengths,
     move,
-    offsets,
 )
 
 N_COLLECTORS = 6
@@ -47,7 +47,10 @@ _COLLECTOR_GREY = 0.85
 _CARRYING = 0.85  # of the treasure's colour
 _DEPOSIT = 0.35
 
+_CHUNK = 32  # rollouts whose observations are put in order at once: the work arrays stay in the cache
+
 _TYPE = one_hot_rows(N_TYPES)
+_NOT_ONESELF = np.diag(np.full(N_AGENTS, np.inf))
 _DEPOSIT_TYPE = np.array([NONE] * N_COLLECTORS + list(range(N_TYPES)))
 _COLLECTORS, _DEPOSITS = slice(0, N_COLLECTORS), slice(N_COLLECTORS, N_AGENTS)
 
@@ -69,13 +72,11 @@ class TreasureState:
     treasure_alive: BoolArray
 
 
-class _Geometry(NamedTuple):
-    """From agent to agent ``[B, 8, 8]`` and from agent to treasure ``[B, 8, 6]``: offsets, and distances."""
+class _Distances(NamedTuple):
+    """From agent to agent ``[B, 8, 8]`` and from agent to treasure ``[B, 8, 6]``."""
 
-    to_agent: FloatArray
-    agent_distance: FloatArray
-    to_treasure: FloatArray
-    treasure_distance: FloatArray
+    agent: FloatArray
+    treasure: FloatArray
 
 
 class TreasureCollection:
@@ -107,28 +108,32 @@ class TreasureCollection:
 
     def reset(self, streams: Sequence[Draws]) -> Observations:
         self.streams = streams
-        starts = [_draw_episode(draws) for draws in streams]
-        position, types, treasures = (np.array(part) for part in zip(*starts, strict=True))
+        batch = len(streams)
         self.state = TreasureState(
-            position=position,
-            velocity=np.zeros_like(position),
-            holding=np.full((len(starts), N_COLLECTORS), NONE),
-            treasure_position=treasures,
-            treasure_type=types,
-            treasure_alive=np.ones(types.shape, dtype=np.bool_),
+            position=np.empty((batch, N_AGENTS, 2)),
+            velocity=np.zeros((batch, N_AGENTS, 2)),
+            holding=np.full((batch, N_COLLECTORS), NONE),
+            treasure_position=np.empty((batch, N_TREASURES, 2)),
+            treasure_type=np.empty((batch, N_TREASURES), dtype=np.int64),
+            treasure_alive=np.ones((batch, N_TREASURES), dtype=np.bool_),
         )
-        return self._observe(self._geometry())
+        for rollout, draws in enumerate(streams):  # in the order of the original's draws
+            self.state.position[rollout] = draws.uniform(-HALF_SIDE, HALF_SIDE, (N_AGENTS, 2))
+            for treasure in range(N_TREASURES):
+                self.state.treasure_type[rollout, treasure] = draws.choice(N_TYPES)
+                self.state.treasure_position[rollout, treasure] = _draw_place(draws)
+        return self._observe(self._distances())
 
     def step(self, actions: IntArray) -> tuple[Observations, FloatArray]:
         state = self.state
         direction = DIRECTIONS[actions]
         state.position, state.velocity = move(self.bodies, state.position, state.velocity, direction)
-        geometry = self._geometry()
-        observations = self._observe(geometry)
-        touches_treasure = geometry.treasure_distance[:, _COLLECTORS] < self.bodies.size[0] + TREASURE_SIZE
+        apart = self._distances()
+        observations = self._observe(apart)
+        touches_treasure = apart.treasure[:, _COLLECTORS] < self.bodies.size[0] + TREASURE_SIZE
         reaches = self.bodies.size[_COLLECTORS, None] + self.bodies.size[None, _DEPOSITS]
-        touches_deposit = geometry.agent_distance[:, _COLLECTORS, _DEPOSITS] < reaches
-        rewards = self._rewards(geometry, touches_treasure, touches_deposit)
+        touches_deposit = apart.agent[:, _COLLECTORS, _DEPOSITS] < reaches
+        rewards = self._rewards(apart, touches_treasure, touches_deposit)
         self._take_and_renew(touches_treasure)
         state.holding[(self._carries_to() & touches_deposit).any(axis=2)] = NONE
         return observations, rewards
@@ -144,37 +149,39 @@ class TreasureCollection:
             colour=np.vstack([PALETTE[state.treasure_type[rollout, there]], collectors, _DEPOSIT * PALETTE]),
         )
 
-    def _geometry(self) -> _Geometry:
+    def _distances(self) -> _Distances:
         position = self.state.position
-        to_agent = offsets(position, position)
-        to_treasure = offsets(position, self.state.treasure_position)
-        return _Geometry(to_agent, lengths(to_agent), to_treasure, lengths(to_treasure))
+        return _Distances(distances(position, position), distances(position, self.state.treasure_position))
 
-    def _observe(self, geometry: _Geometry) -> Observations:
+    def _observe(self, apart: _Distances) -> Observations:
         state = self.state
-        held = np.concatenate([state.holding, np.full((len(state.holding), N_TYPES), NONE)], axis=1)
-        kind = np.broadcast_to(_TYPE[_DEPOSIT_TYPE], (*held.shape, N_TYPES))
-        about_agent = np.concatenate([state.velocity, kind, _TYPE[held]], axis=2)
-        apart = geometry.agent_distance + np.diag(np.full(N_AGENTS, np.inf))
-        others = _nearest_first(apart, geometry.to_agent, about_agent)[:, :, : N_AGENTS - 1]
-        treasures = _nearest_first(
-            geometry.treasure_distance, geometry.to_treasure, _TYPE[state.treasure_type]
-        )
-        batch = len(held)
-        own = np.concatenate([state.position, state.velocity], axis=2)
-        seen = [others.reshape(batch, N_AGENTS, -1), treasures.reshape(batch, N_AGENTS, -1)]
-        collectors = [own, _TYPE[held], *seen]
-        deposits = [own, *seen]
-        return (
-            np.concatenate([part[:, _COLLECTORS] for part in collectors], axis=2),
-            np.concatenate([part[:, _DEPOSITS] for part in deposits], axis=2),
-        )
+        batch = len(state.holding)
+        holding = np.full((batch, N_AGENTS), NONE)
+        holding[:, _COLLECTORS] = state.holding
+        agents = np.empty((batch, N_AGENTS, 4 + 2 * N_TYPES))
+        agents[..., 0:2] = state.position
+        agents[..., 2:4] = state.velocity
+        agents[..., 4:-N_TYPES] = _TYPE[_DEPOSIT_TYPE]
+        agents[..., -N_TYPES:] = _TYPE.take(holding, axis=0, mode="wrap")
+        treasures = np.empty((batch, N_TREASURES, 2 + N_TYPES))
+        treasures[..., 0:2] = state.treasure_position
+        treasures[..., 2:] = _TYPE.take(state.treasure_type, axis=0)
+
+        # A deposit's row lacks what a collector holds, so it starts two numbers later.
+        rows = np.empty((batch, N_AGENTS, self.observation_sizes[0]))
+        rows[:, _COLLECTORS, 0:4] = agents[:, _COLLECTORS, 0:4]
+        rows[:, _COLLECTORS, 4:6] = agents[:, _COLLECTORS, -N_TYPES:]
+        rows[:, _DEPOSITS, 2:6] = agents[:, _DEPOSITS, 0:4]
+        others = rows[..., 6:62].reshape(batch, N_AGENTS, N_AGENTS - 1, -1)
+        _write_nearest_first(others, state.position, agents, apart.agent + _NOT_ONESELF)
+        seen_treasures = rows[..., 62:].reshape(batch, N_AGENTS, N_TREASURES, -1)
+        _write_nearest_first(seen_treasures, state.position, treasures, apart.treasure)
+        return rows[:, _COLLECTORS], rows[:, _DEPOSITS, 2:]
 
     def _rewards(
-        self, geometry: _Geometry, touches_treasure: BoolArray, touches_deposit: BoolArray
+        self, apart: _Distances, touches_treasure: BoolArray, touches_deposit: BoolArray
     ) -> FloatArray:
-        """Shared: 5 for each pair of a free collector and a treasure, or a carrier and its deposit, that
-        touch.
+        """Shared: 5 for each touch of a free collector and a treasure, or of a carrier and its deposit.
 
         Own: a collector loses 5 for each collector it touches, and 0.1 times the way to the nearest treasure,
         or to its deposit if it carries one; a deposit 0.1 times the way to the nearest collector with a
@@ -185,12 +192,12 @@ class TreasureCollection:
         carries_to = self._carries_to()
         picks = np.count_nonzero(touches_treasure & free[..., None], axis=(1, 2))
         shared = TOUCH_REWARD * (picks + np.count_nonzero(carries_to & touches_deposit, axis=(1, 2)))
-        to_deposit = geometry.agent_distance[:, _COLLECTORS, _DEPOSITS]
+        to_deposit = apart.agent[:, _COLLECTORS, _DEPOSITS]
 
-        among = geometry.agent_distance[:, _COLLECTORS, _COLLECTORS]
+        among = apart.agent[:, _COLLECTORS, _COLLECTORS]
         touched = np.count_nonzero(among < 2 * self.bodies.size[0], axis=2) - 1  # all but oneself
-        to_own_deposit = np.take_along_axis(to_deposit, np.maximum(state.holding, 0)[..., None], axis=2)
-        way = np.where(free, geometry.treasure_distance[:, _COLLECTORS].min(axis=2), to_own_deposit[..., 0])
+        to_own_deposit = np.where(carries_to, to_deposit, 0.0).sum(axis=2)
+        way = np.where(free, apart.treasure[:, _COLLECTORS].min(axis=2), to_own_deposit)
         collectors = shared[:, None] - COLLISION_PENALTY * touched - DISTANCE_PENALTY * way
 
         to_carrier = np.where(carries_to, to_deposit, np.inf).min(axis=1)
@@ -214,7 +221,7 @@ class TreasureCollection:
         for rollout, treasure in gone:
             draws = self.streams[rollout]
             if draws.uniform(0.0, 1.0) <= RESPAWN_PROBABILITY:
-                state.treasure_position[rollout, treasure] = _draw_treasure_place(draws)
+                state.treasure_position[rollout, treasure] = _draw_place(draws)
                 state.treasure_type[rollout, treasure] = draws.choice(N_TYPES)
                 state.treasure_alive[rollout, treasure] = True
 
@@ -223,27 +230,24 @@ class TreasureCollection:
         return np.asarray(self.state.holding[..., None] == np.arange(N_TYPES))
 
 
-def _nearest_first(distance: FloatArray, offset: FloatArray, about: FloatArray) -> FloatArray:
-    """What each agent sees of m things, ordered by distance, ties by index: ``[B, 8, m, 2 + k]``.
+def _write_nearest_first(
+    seen: FloatArray, here: FloatArray, things: FloatArray, distance: FloatArray
+) -> None:
+    """Write to ``seen [B, 8, n, k]`` the n nearest of m things, ties by index, as seen from ``here [B, 8,
+    2]``.
 
-    distance ``[B, 8, m]``, offset ``[B, 8, m, 2]``; about ``[B, m, k]``, what all see alike of a thing.
+    things ``[B, m, k]``: a thing's place, seen as an offset, and what all see alike; distance ``[B, 8, m]``.
     """
-    order = np.argsort(distance, axis=2, kind="stable")
-    rollouts, agents, things = distance.shape
-    rows = np.arange(rollouts)[:, None, None] * things + order
-    pairs = np.arange(rollouts * agents).reshape(rollouts, agents, 1) * things + order
-    return np.concatenate(
-        [offset.reshape(-1, 2).take(pairs, axis=0), about.reshape(rollouts * things, -1).take(rows, axis=0)],
-        axis=3,
-    )
+    m, k = things.shape[1:]
+    nearest = np.argsort(distance, axis=2, kind="stable")[:, :, : seen.shape[2]]
+    nearest = nearest + m * np.arange(len(things))[:, None, None]
+    for first in range(0, len(things), _CHUNK):
+        part = slice(first, first + _CHUNK)
+        rows = things.reshape(-1, k).take(nearest[part], axis=0)
+        for axis in (0, 1):
+            rows[..., axis] -= here[part, :, axis, None]
+        seen[part] = rows
 
 
-def _draw_episode(draws: Draws) -> tuple[FloatArray, list[int], FloatArray]:
-    """Agents' places, treasures' types, treasures' places, in the order of the original's draws."""
-    agents = draws.uniform(-HALF_SIDE, HALF_SIDE, (N_AGENTS, 2))
-    treasures = [(int(draws.choice(N_TYPES)), _draw_treasure_place(draws)) for _ in range(N_TREASURES)]
-    return agents, [kind for kind, _ in treasures], np.array([place for _, place in treasures])
-
-
-def _draw_treasure_place(draws: Draws) -> FloatArray:
+def _draw_place(draws: Draws) -> FloatArray:
     return np.asarray(draws.uniform(-TREASURE_HALF_SIDE, TREASURE_HALF_SIDE, 2))

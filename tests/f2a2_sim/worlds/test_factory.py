@@ -52,8 +52,11 @@ def test_any_parallel_environment_by_its_path() -> None:
             r"world\.default_action = 21: expected 0 to 20",
         ),
         ({"env": "battle", "agents": 12, "episode_steps": 0}, r"world\.episode_steps = 0"),
-        ({"env": "Battle", "agents": 12}, r"world\.env = 'Battle': expected 'battle' or"),
+        ({"env": "Battle", "agents": 12}, r"world\.env = 'Battle': expected 'battle', 'ctc'"),
         ({"env": SPREAD, "env_args": {"N": 2}, "agents": 3}, r"world\.agents = 3: .* has 2 agents"),
+        ({"env": "ctc", "agents": 6}, r"world\.agents = 6: 'ctc' .* has 8 agents"),
+        ({"env": "ctc", "env_args": {"x": 1}}, r"world\.env_args = {'x': 1}: ctc takes none"),
+        ({"env": "ctc", "default_action": 5}, r"world\.default_action = 5: expected 0 to 4"),
         ({"env": SPREAD, "map_size": 40}, r"world\.map_size = 40: only battle has a map"),
     ],
 )

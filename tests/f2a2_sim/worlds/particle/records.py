@@ -1,9 +1,10 @@
 """Recordings of the original environments, as steps that the rules can be held to.
 
-A folder (``F2A2_PARITY_DIR``, else ``tests/data/particle``) holds ``ctc_*.npz`` and ``rt_*.npz`` of two kinds.
-A trajectory has arrays with a first axis T + 1 (state and observations, index 0 after the reset) or T (actions,
-rewards), and the state of the random numbers at every moment. Probes, ``*_probes.npz``, are steps that have
-nothing to do with one another: ``pre_`` and ``post_`` state, and the seed of what is drawn within the step.
+A folder (``F2A2_PARITY_DIR``, else ``tests/data/particle``) holds ``ctc_*.npz`` and ``rt_*.npz`` of two
+kinds. A trajectory has arrays with a first axis T + 1 (state and observations, index 0 after the reset) or T
+(actions, rewards), and the state of the random numbers at every moment. Probes, ``*_probes.npz``, are steps
+that have nothing to do with one another: ``pre_`` and ``post_`` state, and the seed of what is drawn within
+the step.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def state_of(world: str, moments: Arrays) -> State:
 
 @dataclass
 class Steps:
-    """n single steps of one world: states before and after, actions ``[n, 8]``, what each step gave, its draws."""
+    """n single steps of one world: state before and after, actions ``[n, 8]``, what each gave, its draws."""
 
     world: str
     before: State

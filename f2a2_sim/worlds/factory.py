@@ -28,9 +28,9 @@ def make_world(
     """The world of a scenario; the arguments are the keys of its ``world`` section.
 
     ``env`` is ``battle``, a particle world's name, or ``package.module:callable`` that makes a PettingZoo
-    parallel environment from ``env_args``. All but battle bring their own agents (``agents``, if given, must be
-    their number), map and opponents. ``default_action`` None: the world's own, in battle to stay, elsewhere 0. Raises UsageError for
-    a value that cannot be.
+    parallel environment from ``env_args``. All but battle bring their own agents (``agents``, if given,
+    must be their number), map and opponents. ``default_action`` None: the world's own, in battle to stay,
+    elsewhere 0. Raises UsageError for a value that cannot be.
     """
     if episode_steps < 1:
         raise UsageError(

@@ -146,3 +146,15 @@ def test_collectors_on_each_other_lose_five_for_each() -> None:
     wanted = [-5.0 * touched - 0.1 * way for touched, way in zip([1, 2, 1], ways, strict=True)]
     assert rewards[0, 1:4] == pytest.approx(wanted, abs=1e-12)
     assert rewards[0, 4] == pytest.approx(-0.1 * np.hypot(20.0, 50.0 - 0.115), abs=1e-12)
+
+
+def test_the_equally_far_are_seen_in_their_order() -> None:
+    """All treasures taken lie in the same place, with the types that they had."""
+    rules = scene()
+    state = rules.state
+    state.treasure_position[0], state.treasure_alive[0] = -999.0, False
+    state.treasure_type[0] = [1, 0, 0, 1, 1, 0]
+    (collectors, deposits), _ = rules.step(STAY)
+    for row in (*collectors[0], *deposits[0]):
+        assert row[-24:].reshape(6, 4)[:, 3].tolist() == [1, 0, 0, 1, 1, 0]
+    assert state.treasure_alive.all()

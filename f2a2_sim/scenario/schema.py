@@ -61,8 +61,8 @@ class WorldConfig(Section):
         pattern=r"^(battle|ctc|rover_tower|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$",
         description=(
             "battle = MAgent2's battle_v4; ctc = Cooperative Treasure Collection, rover_tower = Rover Tower, "
-            "both of 8 agents; or package.module:callable that returns a PettingZoo parallel environment with "
-            "discrete actions."
+            "both of 8 agents; or package.module:callable that returns a PettingZoo parallel environment "
+            "with discrete actions."
         ),
     )
     env_args: dict[str, bool | int | float | str | None] = Field(

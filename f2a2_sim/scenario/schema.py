@@ -16,6 +16,8 @@ from network.spec import LinkSpec, PartitionSpec, RingPlusRandomTopology, Topolo
 
 BATTLE_MIN_AGENTS = 12
 BATTLE_MAX_AGENTS = 625
+PARTICLE_EPISODE_STEPS = {"ctc": 100, "rover_tower": 25}
+"""The particle worlds by name, with the length of their episodes unless the scenario says otherwise."""
 
 
 class Section(BaseModel):
@@ -56,20 +58,20 @@ class WorldConfig(Section):
 
     env: str = Field(
         "battle",
-        pattern=r"^(battle|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$",
+        pattern=r"^(battle|ctc|rover_tower|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$",
         description=(
-            "battle = MAgent2's battle_v4, or package.module:callable that returns a PettingZoo parallel "
-            "environment "
+            "battle = MAgent2's battle_v4; ctc = Cooperative Treasure Collection, rover_tower = Rover Tower, "
+            "both of 8 agents; or package.module:callable that returns a PettingZoo parallel environment "
             "with discrete actions."
         ),
     )
     env_args: dict[str, bool | int | float | str | None] = Field(
-        default_factory=dict, description="Keyword arguments of that callable; battle takes none."
+        default_factory=dict, description="Keyword arguments of that callable; the named worlds take none."
     )
     agents: int | None = Field(
         None,
         ge=1,
-        description="Learning agents: 12 to 625 for battle; null = as many as the custom environment has.",
+        description="Learning agents: 12 to 625 for battle; null = as many as any other environment has.",
     )
     map_size: int | None = Field(
         None,
@@ -83,7 +85,11 @@ class WorldConfig(Section):
         description="Policy of battle's other army: random, iql (shipped weights), or a .safetensors file of "
         "weights.",
     )
-    episode_steps: int = Field(200, ge=1, description="Steps after which an episode is cut off.")
+    episode_steps: int = Field(
+        200,
+        ge=1,
+        description="Steps after which an episode is cut off; if left out, ctc has 100 and rover_tower 25.",
+    )
     mode: Literal["lockstep", "realtime"] = Field(
         "lockstep",
         description=(
@@ -107,6 +113,14 @@ class WorldConfig(Section):
     default_action: int | None = Field(
         None, ge=0, description="Action that replaces a missing one; null = the world's own (battle: stay)."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_the_length_of_the_world(cls, given: Any) -> Any:
+        env = given.get("env") if isinstance(given, dict) else None
+        if not isinstance(env, str) or env not in PARTICLE_EPISODE_STEPS:
+            return given
+        return {"episode_steps": PARTICLE_EPISODE_STEPS[env], **given}
 
     @model_validator(mode="after")
     def _keys_fit_together(self) -> Self:
@@ -134,12 +148,17 @@ class WorldConfig(Section):
                 f"env: battle takes {BATTLE_MIN_AGENTS} to {BATTLE_MAX_AGENTS} agents a side, "
                 f"but agents is {self.agents}; change agents"
             )
+        self._check_no_env_args()
+
+    def _check_no_env_args(self) -> None:
         if self.env_args:
             raise ValueError(
-                f"env: battle takes no env_args, but env_args has {', '.join(self.env_args)}; remove them"
+                f"env: {self.env} takes no env_args, but env_args has {', '.join(self.env_args)}; remove them"
             )
 
     def _check_custom(self) -> None:
+        if self.env in PARTICLE_EPISODE_STEPS:
+            self._check_no_env_args()
         if self.opponent != "random":
             raise ValueError(
                 f"opponent: {self.opponent} is for env: battle, but env is {self.env}; remove opponent"

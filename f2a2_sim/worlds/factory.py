@@ -12,6 +12,8 @@ from f2a2_sim.worlds.battle import BattleWorld
 from f2a2_sim.worlds.battle_engine import N_ACTIONS, OBSERVATION_SIZE
 from f2a2_sim.worlds.pettingzoo import PettingZooWorld
 
+_PARTICLE_WORLDS = ("ctc", "rover_tower")
+
 
 def make_world(
     env: str = "battle",
@@ -25,10 +27,10 @@ def make_world(
 ) -> World:
     """The world of a scenario; the arguments are the keys of its ``world`` section.
 
-    ``env`` is ``battle``, or ``package.module:callable`` that makes a PettingZoo parallel environment from
-    ``env_args``; such a world brings its own agents (``agents``, if given, must be their number), map and
-    opponents. ``default_action`` None: the world's own, in battle to stay, elsewhere 0. Raises UsageError for
-    a value that cannot be.
+    ``env`` is ``battle``, a particle world's name, or ``package.module:callable`` that makes a PettingZoo
+    parallel environment from ``env_args``. All but battle bring their own agents (``agents``, if given,
+    must be their number), map and opponents. ``default_action`` None: the world's own, in battle to stay,
+    elsewhere 0. Raises UsageError for a value that cannot be.
     """
     if episode_steps < 1:
         raise UsageError(
@@ -40,7 +42,11 @@ def make_world(
     else:
         if map_size is not None:
             raise UsageError(f"world.map_size = {map_size}: only battle has a map; remove it.")
-        world = PettingZooWorld(env, env_args or {}, episode_steps)
+        world = (
+            _particle_world(env, episode_steps, env_args)
+            if env in _PARTICLE_WORLDS
+            else PettingZooWorld(env, env_args or {}, episode_steps)
+        )
         if agents not in (None, len(world.agents)):
             raise UsageError(
                 f"world.agents = {agents}: {env!r} with these world.env_args has {len(world.agents)} agents; "
@@ -73,3 +79,12 @@ def _battle(
         )
     enemy = make_opponent(opponent, OBSERVATION_SIZE, N_ACTIONS)
     return BattleWorld(agents, enemy, map_size, episode_steps)
+
+
+def _particle_world(env: str, episode_steps: int, env_args: Mapping[str, Any] | None) -> PettingZooWorld:
+    if env_args:
+        raise UsageError(
+            f"world.env_args = {dict(env_args)!r}: {env} takes none; remove it, and use world.episode_steps."
+        )
+    own_args = {"max_cycles": episode_steps, "render_mode": "rgb_array"}
+    return PettingZooWorld(f"f2a2_sim.worlds.particle:{env}", own_args, episode_steps)

@@ -177,8 +177,8 @@ def _find(path: str) -> Callable[..., Any]:
     module_name, colon, attribute = path.partition(":")
     if not (module_name and colon and attribute):
         raise UsageError(
-            f"world.env = {path!r}: expected 'battle' or 'package.module:callable', "
-            "e.g. 'magent2.environments.battle_v4:parallel_env'."
+            f"world.env = {path!r}: expected 'battle', 'ctc', 'rover_tower' or "
+            "'package.module:callable', e.g. 'magent2.environments.battle_v4:parallel_env'."
         )
     try:
         found: Any = importlib.import_module(module_name)

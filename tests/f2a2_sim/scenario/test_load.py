@@ -269,6 +269,8 @@ def test_wrong_values_name_key_value_and_expectation(write, override: str, key: 
         (["world.agents=626"], ["12 to 625", "agents is 626"]),
         (["world.agents=null"], ["battle needs agents"]),
         (["world.env_args={a: 1}"], ["battle takes no env_args", "has a"]),
+        (["world.env=ctc", "world.agents=null", "world.env_args={a: 1}"], ["ctc takes no env_args"]),
+        (["world.env=rover_tower", "world.agents=null", "world.map_size=40"], ["env is rover_tower"]),
         (["world.env=m:f", "world.agents=null", "world.opponent=iql"], ["opponent: iql", "env is m:f"]),
         (["world.env=m:f", "world.agents=null", "world.map_size=40"], ["map_size: 40", "env is m:f"]),
         (["devices.fleet.0.share=0.4"], ["0.4 + 0.5 = 0.9", "add up to 1"]),

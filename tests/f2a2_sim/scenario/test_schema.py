@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from f2a2_sim.scenario.keys import default_at, kinds_at, known_keys, names_at, nearest_key
-from f2a2_sim.scenario.schema import Scenario, scenario_json_schema
+from f2a2_sim.scenario.schema import Scenario, WorldConfig, scenario_json_schema
+from f2a2_sim.worlds.particle import RoverTower, TreasureCollection
 
 SECTIONS = [
     "name",
@@ -109,3 +110,17 @@ def test_nearest_key_beside_comes_before_one_elsewhere() -> None:
     assert nearest_key(Scenario, ("network", "link", "los")) == "network.link.loss"
     assert nearest_key(Scenario, ("share",)) == "devices.fleet.0.share"
     assert nearest_key(Scenario, ("qqqqq",)) is None
+
+
+@pytest.mark.parametrize(
+    ("world", "steps"),
+    [
+        ({"env": "battle", "agents": 12}, 200),
+        ({"env": "ctc"}, TreasureCollection.episode_steps),
+        ({"env": "rover_tower"}, RoverTower.episode_steps),
+        ({"env": "rover_tower", "episode_steps": 40}, 40),
+        ({"env": "m:f"}, 200),
+    ],
+)
+def test_the_length_of_an_episode_is_the_worlds_unless_given(world: dict[str, Any], steps: int) -> None:
+    assert WorldConfig.model_validate(world).episode_steps == steps

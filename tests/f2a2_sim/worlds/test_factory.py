@@ -35,6 +35,31 @@ def test_any_parallel_environment_by_its_path() -> None:
 
 
 @pytest.mark.parametrize(
+    ("env", "steps", "kinds"),
+    [
+        ("ctc", 7, [("collector_", 86, 5)] * 6 + [("deposit_", 84, 5)] * 2),
+        ("rover_tower", 30, [("rover_", 13, 5)] * 4 + [("tower_", 8, 5)] * 4),
+    ],
+)
+def test_particle_worlds_by_their_names(env: str, steps: int, kinds: list[tuple[str, int, int]]) -> None:
+    """Their own time limit is the scenario's, longer or shorter than MAAC's."""
+    world = make_world(env, episode_steps=steps)
+    assert [(a.name[:-1], a.observation_size, a.n_actions) for a in world.agents] == kinds
+    step = world.reset(5)
+    moves = np.random.default_rng(0).integers(5, size=(steps, 8))
+    for taken in range(steps):
+        assert not step.done
+        step = world.step(moves[taken])
+        assert not step.terminated.any()
+    assert (step.done, step.truncated) == (True, True)
+    assert world.render().shape == (512, 512, 3)
+    again = world.restore(5, moves)
+    assert again.rewards.tolist() == step.rewards.tolist()
+    for ours, theirs in zip(again.observations, step.observations, strict=True):
+        assert ours.any() and ours.tolist() == theirs.tolist()
+
+
+@pytest.mark.parametrize(
     ("keys", "message"),
     [
         ({"env": "battle"}, r"world\.agents = null: battle needs"),
@@ -52,8 +77,11 @@ def test_any_parallel_environment_by_its_path() -> None:
             r"world\.default_action = 21: expected 0 to 20",
         ),
         ({"env": "battle", "agents": 12, "episode_steps": 0}, r"world\.episode_steps = 0"),
-        ({"env": "Battle", "agents": 12}, r"world\.env = 'Battle': expected 'battle' or"),
+        ({"env": "Battle", "agents": 12}, r"world\.env = 'Battle': expected 'battle', 'ctc'"),
         ({"env": SPREAD, "env_args": {"N": 2}, "agents": 3}, r"world\.agents = 3: .* has 2 agents"),
+        ({"env": "ctc", "agents": 6}, r"world\.agents = 6: 'ctc' .* has 8 agents"),
+        ({"env": "ctc", "env_args": {"x": 1}}, r"world\.env_args = {'x': 1}: ctc takes none"),
+        ({"env": "ctc", "default_action": 5}, r"world\.default_action = 5: expected 0 to 4"),
         ({"env": SPREAD, "map_size": 40}, r"world\.map_size = 40: only battle has a map"),
     ],
 )

@@ -114,8 +114,8 @@ def test_pictures() -> None:
     ("path", "message"),
     [
         ("nowhere_at_all:x", r"'nowhere_at_all' cannot be imported.*Install"),
-        ("tiny_envs", r"expected 'battle' or 'package.module:callable'"),
-        ("tiny_envs:", r"expected 'battle' or 'package.module:callable'"),
+        ("tiny_envs", r"expected 'battle', .* or 'package.module:callable'"),
+        ("tiny_envs:", r"expected 'battle', .* or 'package.module:callable'"),
         ("tiny_envs:Leaver", r"no 'Leaver'.*Did you mean 'Leavers'"),
         ("tiny_envs:NOT_CALLABLE", r"'NOT_CALLABLE' is a int; expected a callable"),
         ("tiny_envs:not_an_environment", r"makes a dict, which lacks reset"),

@@ -1,4 +1,4 @@
-"""Updates that deviate from the original are told from it by the recordings: parity is a test that can fail."""
+"""Recordings tell updates that deviate from the original: parity is a test that can fail."""
 
 from __future__ import annotations
 

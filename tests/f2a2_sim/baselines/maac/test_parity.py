@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from tests.f2a2_sim.baselines.maac.comparison import compare
-from tests.f2a2_sim.baselines.maac.recording import recording_of, recordings
+from tests.f2a2_sim.baselines.maac.plain_update import write_recordings
+from tests.f2a2_sim.baselines.maac.recording import Recording, recording_of, recordings
 
 PATHS = recordings()
 
@@ -60,3 +61,19 @@ def test_rewards_are_standardised_as_recorded(path: Path) -> None:
     standardised = (raw - mean[:, None]) / deviation[:, None]
     factor = 200.0 if "stress" in path.stem else 1.0
     np.testing.assert_allclose(seen, factor * standardised, rtol=1e-5, atol=factor * 1e-5)
+
+
+@pytest.fixture(scope="module")
+def stressful(tmp_path_factory: pytest.TempPathFactory) -> Recording:
+    return Recording(write_recordings(tmp_path_factory.mktemp("plain")))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+def test_a_stressful_update_done_plainly(stressful: Recording, dtype: torch.dtype) -> None:
+    """Ended episodes, clipped gradients, Adam in the midst of a training."""
+    clipped = stressful["critic/grad_norm_before_clip"] > stressful["critic/clip_at"]
+    assert clipped and stressful.has_optimiser and stressful["batch/done/0"].any()
+    assert (stressful["policy/grad_norm_before_clip"] > stressful["policy/clip_at"]).any()
+    checks = compare(stressful, dtype)
+    assert len(checks.errors) > 400
+    assert not checks.failures()

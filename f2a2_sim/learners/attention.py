@@ -65,11 +65,15 @@ class AttentionCritic:
 
     ``own``: None, every critic answers for all n agents (m = n); otherwise critic c answers for agent
     ``own + c`` alone (m = 1), so that neighbouring devices of a fleet are one block.
+
+    Large activations lie in buffers that the next pass overwrites: fresh memory costs a sixth of an update.
+    So a backward pass follows its forward pass, and threads need a critic each.
     """
 
     def __init__(self, shape: AttentionShape, own: int | None = None) -> None:
         self.shape = shape
         self._own = own
+        self._buffers: dict[tuple[str, tuple[int, ...]], Tensor] = {}
 
     def inputs(self, observations: list[Tensor], actions: Tensor) -> list[Tensor]:
         """What the encoders read, by group: ``[C, group, batch, actions + size + 1]``.
@@ -92,20 +96,25 @@ class AttentionCritic:
         shape = self.shape
         copies, batch = inputs[0].shape[0], inputs[0].shape[2]
         n, width = shape.n_agents, shape.hidden
-        encoded = inputs[0].new_empty(copies, n, batch, width)
+        encoded = self._buffer("encoded", (copies, n, batch, width), inputs[0])
         for group, seen, weight in zip(shape.groups, inputs, parameters.encoders, strict=True):
             encoded[:, group.agents] = seen @ weight
         leaky_relu_(encoded, LEAK)
-        both = inputs[0].new_empty(copies, self._questions, batch, 2 * width)
+        both = self._buffer("both", (copies, self._questions, batch, 2 * width), inputs[0])
         state, others = both[..., :width], both[..., width:]
         for asked in self._asked(parameters):
             state[asked.critics, asked.questions] = self._seen(inputs, asked) @ asked.weight
         leaky_relu_(state, LEAK)
 
-        selectors = self._by_head(state.flatten(1, 2) @ parameters.selector, batch)
-        flat = encoded.flatten(1, 2)
-        keys = self._by_head(flat @ parameters.key, batch)
-        pre_values = torch.baddbmm(parameters.value_bias.unsqueeze(1), flat, parameters.value)
+        asking, flat = state.flatten(1, 2), encoded.flatten(1, 2)
+        selectors, keys, pre_values = (
+            self._buffer(name, (copies, rows.shape[1], width), flat)
+            for name, rows in (("selectors", asking), ("keys", flat), ("values", flat))
+        )
+        torch.bmm(asking, parameters.selector, out=selectors)
+        torch.bmm(flat, parameters.key, out=keys)
+        torch.baddbmm(parameters.value_bias.unsqueeze(1), flat, parameters.value, out=pre_values)
+        selectors, keys = self._by_head(selectors, batch), self._by_head(keys, batch)
         values = self._by_head(leaky_relu_(pre_values, LEAK), batch)
         self_seen = self._self_seen(copies, inputs[0].device)
         logits = (selectors @ keys.mT).masked_fill_(self_seen, 0.0)
@@ -147,12 +156,12 @@ class AttentionCritic:
         g_others = self._by_head((g_hidden @ head[:, :, width:].mT).flatten(1, 2), batch)
 
         g_weights = g_others @ done.values.mT
-        g_values = self._by_agent(done.weights.mT @ g_others, batch)
+        g_values = self._by_agent("g_values", done.weights.mT @ g_others, batch)
         g_logits = torch._softmax_backward_data(g_weights, done.weights, -1, g_weights.dtype)
         g_logits.div_(sqrt(shape.head_width)).add_(done.logits, alpha=logit_decay)
-        g_selectors = self._by_agent(g_logits @ done.keys, batch).flatten(1, 2)
-        g_keys = self._by_agent(g_logits.mT @ done.selectors, batch).flatten(1, 2)
-        g_values = _through_leak(g_values, self._by_agent(done.values, batch)).flatten(1, 2)
+        g_selectors = self._by_agent("g_selectors", g_logits @ done.keys, batch)
+        g_keys = self._by_agent("g_keys", g_logits.mT @ done.selectors, batch)
+        g_values = _through_leak(g_values, done.values.transpose(1, 2).reshape(g_values.shape))
 
         state, encoded = done.state_and_others[..., :width], done.encoded.flatten(1, 2)
         out.selector.copy_(state.flatten(1, 2).mT @ g_selectors)
@@ -223,9 +232,20 @@ class AttentionCritic:
         """``[C, agents * batch, hidden]`` -> ``[C, batch * heads, agents, d]``."""
         return flat.view(flat.shape[0], -1, batch * self.shape.heads, self.shape.head_width).transpose(1, 2)
 
-    def _by_agent(self, by_head: Tensor, batch: int) -> Tensor:
-        """``[C, batch * heads, agents, d]`` -> ``[C, agents, batch, hidden]``."""
-        return by_head.transpose(1, 2).reshape(by_head.shape[0], -1, batch, self.shape.hidden)
+    def _by_agent(self, name: str, by_head: Tensor, batch: int) -> Tensor:
+        """``[C, batch * heads, agents, d]`` -> ``[C, agents * batch, hidden]``, in the buffer ``name``."""
+        copies, _, agents, _ = by_head.shape
+        flat = self._buffer(name, (copies, agents * batch, self.shape.hidden), by_head)
+        self._by_head(flat, batch).copy_(by_head)
+        return flat
+
+    def _buffer(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Memory for ``name``, the same at every pass of equal size."""
+        key = (name, shape)
+        if key not in self._buffers or self._buffers[key].dtype != like.dtype:
+            with torch.inference_mode(False):  # or it could be written in that mode alone
+                self._buffers[key] = like.new_empty(shape)
+        return self._buffers[key]
 
     def _self_seen(self, copies: int, device: torch.device) -> Tensor:
         """Where an agent would attend to itself: bool, broadcasting to ``[C, batch * heads, m, n]``."""

@@ -137,5 +137,7 @@ class PolicyGroup:
         batch = inputs.shape[1]
         if batch not in self._passes:
             shapes = StackedMlp.memory_shapes(self.shape, self.group.count, batch)
-            self._passes[batch] = StackedMlp(self.shape.hidden, carve(shapes, self.parameters[:0]))
+            with torch.inference_mode(False):  # or it could be written in that mode alone
+                memory = carve(shapes, self.parameters[:0])
+            self._passes[batch] = StackedMlp(self.shape.hidden, memory)
         return self._passes[batch]

@@ -63,6 +63,20 @@ def test_rewards_are_standardised_as_recorded(path: Path) -> None:
     np.testing.assert_allclose(seen, factor * standardised, rtol=1e-5, atol=factor * 1e-5)
 
 
+def test_steps_can_follow_a_whole_update() -> None:
+    """An update runs in torch's inference mode, whose tensors nothing outside may write to."""
+    recording = recording_of(PATHS[0])
+    learner = recording.learner(torch.float32)
+    batch = recording.joint_batch(learner)
+    replayed = recording.choose("critic/next_act"), recording.choose("policy/act")
+    learner.update(batch, *replayed)
+    seen = learner.look(batch.observations)
+    loss = learner.critic_loss(seen, batch.actions, learner.regression_target(batch, replayed[0]))
+    learner.step_critic(seen, loss)
+    learner.step_policies(seen, learner.policy_losses(seen, replayed[1]))
+    learner.update(batch, *replayed)
+
+
 @pytest.fixture(scope="module")
 def stressful(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     return Recording(write_recordings(tmp_path_factory.mktemp("plain")))

@@ -1,0 +1,1 @@
+"""Baselines: learners that train all agents in one process, with everything in view."""

@@ -1,0 +1,1 @@
+"""MAAC (Iqbal and Sha, ICML 2019): central training with one attention critic, decentralised policies."""

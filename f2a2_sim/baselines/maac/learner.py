@@ -1,0 +1,207 @@
+"""MAAC's update, in the original's order: critic, policies, targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from f2a2_sim.baselines.joint_replay import JointBatch
+from f2a2_sim.baselines.maac.config import MaacConfig
+from f2a2_sim.baselines.maac.critic import CriticLoss, MaacCritic, regression_target
+from f2a2_sim.baselines.maac.policies import PolicyGroup, PolicyLoss
+from f2a2_sim.learners.attention_shape import AttentionShape
+from f2a2_sim.learners.standardise import Standardised, standardise
+
+Choose = Callable[[Tensor], Tensor]
+"""Chooses actions, int64 ``[n, batch]``, by their probabilities ``[n, batch, actions]``."""
+
+
+def choose_by(uniforms: NDArray[np.float64]) -> Choose:
+    """Sample with uniforms in [0, 1) ``[n, batch]``: the first action whose cumulated share exceeds it."""
+
+    def choose(probabilities: Tensor) -> Tensor:
+        cumulated = probabilities.double().cumsum(dim=-1)
+        marks = torch.from_numpy(uniforms).to(cumulated.device).unsqueeze(-1) * cumulated[..., -1:]
+        return (cumulated <= marks).sum(dim=-1).clamp_max(probabilities.shape[-1] - 1)
+
+    return choose
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Observations by group, standardised by their own batch, and room for actions before them.
+
+    ``inputs`` are the critic's (`AttentionCritic.inputs`); state encoders and policies read part of them.
+    """
+
+    observations: list[Standardised]
+    inputs: list[Tensor]
+    n_actions: int
+
+    def policy_inputs(self, group: int) -> Tensor:
+        """``[group, batch, size + 1]``, the last column ones."""
+        return self.inputs[group][0, ..., self.n_actions :]
+
+
+class Maac:
+    """All agents of a world: one critic, one policy per agent.
+
+    ``update`` is its steps in order; they are public for whoever wants to look in between.
+    """
+
+    def __init__(
+        self,
+        config: MaacConfig,
+        observation_sizes: tuple[int, ...],
+        n_actions: int,
+        generator: np.random.Generator,
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.config = config
+        self.shape = AttentionShape(observation_sizes, n_actions, config.hidden_size, config.heads)
+        like = torch.empty(0, dtype=dtype, device=device)
+        self._like = like
+        self.policies = [PolicyGroup(config, group, n_actions, like) for group in self.shape.groups]
+        self.critic = MaacCritic(config, self.shape, like)
+        for policy in self.policies:
+            policy.initialise(generator)
+        self.critic.initialise(generator)
+
+    # ------------------------------------------------------------------ acting
+
+    @torch.inference_mode()
+    def act(
+        self, observations: list[NDArray[np.float32]], uniforms: NDArray[np.float64]
+    ) -> NDArray[np.int64]:
+        """Sample actions ``[rollouts, n]``.
+
+        Observations by group ``[rollouts, group, size]``, uniforms in [0, 1) ``[n, rollouts]``.
+        """
+        return choose_by(uniforms)(self.acting_probabilities(observations)).T.cpu().numpy()
+
+    def acting_probabilities(self, observations: list[NDArray[np.float32]]) -> Tensor:
+        """pi ``[n, rollouts, actions]`` with observations standardised by the running moments."""
+        logits = [
+            policy.acting_logits(torch.from_numpy(seen).to(self._like).transpose(0, 1))
+            for policy, seen in zip(self.policies, observations, strict=True)
+        ]
+        return torch.cat(logits).softmax(dim=-1)
+
+    # ------------------------------------------------------------------ learning
+
+    @torch.inference_mode()
+    def update(
+        self, batch: JointBatch, choose_next: Choose, choose: Choose
+    ) -> dict[str, NDArray[np.float64]]:
+        """One update; statistics of before the steps, each ``[n]`` or ``[1]``."""
+        target = self.regression_target(batch, choose_next)
+        seen = self.look(batch.observations)
+        critic_loss = self.critic_loss(seen, batch.actions, target)
+        critic_norm = self.step_critic(seen, critic_loss)
+        policy_losses = self.policy_losses(seen, choose)
+        policy_norms = self.step_policies(seen, policy_losses)
+        self.follow_targets()
+        entropy = torch.cat([loss.entropy() for loss in policy_losses])
+        return {
+            "critic_loss": _numbers(critic_loss.squared_error()),
+            "critic_norm": _numbers(critic_norm),
+            "policy_norm": _numbers(policy_norms),
+            "entropy": _numbers(entropy),
+        }
+
+    def look(self, observations: list[Tensor]) -> Seen:
+        """Standardise observations, by group ``[group, batch, size]``."""
+        seen = [standardise(values.to(self._like)) for values in observations]
+        batch, a = observations[0].shape[1], self.shape.n_actions
+        nobody = self._like.new_zeros(1, self.shape.n_agents, batch, a)
+        inputs = self.critic.network.inputs([x.values.unsqueeze(0) for x in seen], nobody)
+        return Seen(seen, inputs, a)
+
+    def enter_actions(self, seen: Seen, actions: Tensor) -> None:
+        """Put actions ``[n, batch]`` into the critic's inputs: one-hot, and standardised like all else."""
+        a = self.shape.n_actions
+        one_hot = torch.nn.functional.one_hot(actions, a).to(self._like)
+        entered = standardise(one_hot).values
+        for group, inputs in zip(self.shape.groups, seen.inputs, strict=True):
+            inputs[0, ..., :a] = entered[group.agents]
+
+    def regression_target(self, batch: JointBatch, choose_next: Choose) -> Tensor:
+        """y ``[n, batch]``, with next actions of the target policies."""
+        seen = self.look(batch.next_observations)
+        logits = [policy.target_logits(seen.policy_inputs(g)) for g, policy in enumerate(self.policies)]
+        log = torch.cat(logits).log_softmax(dim=-1)
+        actions = choose_next(log.exp())
+        self.enter_actions(seen, actions)
+        next_q = _of(actions, self.critic.target_values(seen.inputs))
+        rewards, ended = batch.rewards.to(self._like), batch.ended.to(self._like)
+        return regression_target(self.config, rewards, ended, next_q, _of(actions, log))
+
+    def critic_loss(self, seen: Seen, actions: Tensor, target: Tensor) -> CriticLoss:
+        """The critic's loss for the batch's actions ``[n, batch]``."""
+        self.enter_actions(seen, actions)
+        return self.critic.loss(seen.inputs, actions.unsqueeze(-1), target)
+
+    def step_critic(self, seen: Seen, loss: CriticLoss) -> Tensor:
+        """Gradient, scaling, clipping, Adam; the norm before clipping ``[1]``."""
+        self.critic.backward(seen.inputs, loss)
+        self.critic.scale_common()
+        norm = self.critic.clip()
+        self.critic.step()
+        return norm
+
+    def policy_losses(self, seen: Seen, choose: Choose) -> list[PolicyLoss]:
+        """The policies' losses by group, with everybody's actions sampled anew; moments follow the batch."""
+        logits = []
+        for g, policy in enumerate(self.policies):
+            logits.append(policy.logits(seen.policy_inputs(g)))
+            policy.follow(seen.observations[g])
+        actions = choose(torch.cat(logits).softmax(dim=-1))
+        self.enter_actions(seen, actions)
+        q = self.critic.attend(seen.inputs).q[0]
+        return [
+            PolicyLoss.of(self.config, z, actions[group.agents].unsqueeze(-1), q[group.agents])
+            for z, group in zip(logits, self.shape.groups, strict=True)
+        ]
+
+    def step_policies(self, seen: Seen, losses: list[PolicyLoss]) -> Tensor:
+        """Gradient, clipping, Adam; the norms before clipping ``[n]``."""
+        norms = []
+        for g, (policy, loss) in enumerate(zip(self.policies, losses, strict=True)):
+            policy.backward(seen.policy_inputs(g), loss)
+            norms.append(policy.clip())
+            policy.step()
+        return torch.cat(norms)
+
+    def follow_targets(self) -> None:
+        """Let all targets follow."""
+        self.critic.follow_targets()
+        for policy in self.policies:
+            policy.follow_targets()
+
+    # ------------------------------------------------------------------ saving
+
+    def state(self) -> dict[str, Any]:
+        """Views of all that changes."""
+        return {"critic": self.critic.state(), "policies": [policy.state() for policy in self.policies]}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue bit for bit from a `state`."""
+        self.critic.load_state(state["critic"])
+        for policy, saved in zip(self.policies, state["policies"], strict=True):
+            policy.load_state(saved)
+
+
+def _of(actions: Tensor, values: Tensor) -> Tensor:
+    """The entries ``[n, batch]`` of ``[n, batch, actions]`` that belong to ``actions`` ``[n, batch]``."""
+    return values.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+
+def _numbers(tensor: Tensor) -> NDArray[np.float64]:
+    return tensor.double().cpu().numpy()

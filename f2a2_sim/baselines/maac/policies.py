@@ -1,0 +1,143 @@
+"""MAAC's policies: one perceptron per agent, stacked by size of observation, with hand-written gradients.
+
+pi_i(. | o) = softmax(z), z an MLP of the standardised observation.  Agent i descends, for an action a_i
+sampled now,
+
+    mean_b[ log pi_i(a_i) sg(log pi_i(a_i) / reward_scale - (Q_i(a_i) - B_i)) ] + logit_decay mean_b,a[ z^2 ]
+
+with B_i = sum_a pi_i(a) Q_i(a), the counterfactual baseline (Iqbal and Sha, ICML 2019, eq. 8).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from f2a2_sim.baselines.maac.config import MaacConfig
+from f2a2_sim.baselines.maac.steps import clip_norms, load_into, optimiser_state
+from f2a2_sim.learners.attention_shape import AgentGroup
+from f2a2_sim.learners.stacked import MlpShape, StackedAdam, StackedMlp, carve, evaluate, zeros
+from f2a2_sim.learners.standardise import RunningMoments, Standardised
+
+
+@dataclass(frozen=True)
+class PolicyLoss:
+    """What a policy step looks at, by agent of a group ``[group, batch, .]``."""
+
+    logits: Tensor  # z
+    log: Tensor  # log pi, of all actions
+    actions: Tensor  # int64 [group, batch, 1]
+    coefficient: Tensor  # what stands under sg, [group, batch, 1]
+
+    @staticmethod
+    def of(config: MaacConfig, logits: Tensor, actions: Tensor, q: Tensor) -> PolicyLoss:
+        """From ``q`` ``[group, batch, actions]``, the updated critic's with everybody's sampled actions."""
+        log = logits.log_softmax(dim=-1)
+        baseline = (log.exp() * q).sum(dim=-1, keepdim=True)
+        advantage = q.gather(-1, actions) - baseline
+        return PolicyLoss(logits, log, actions, log.gather(-1, actions) / config.reward_scale - advantage)
+
+    def policy_gradient(self) -> Tensor:
+        """The loss's first term, ``[group]``."""
+        return (self.log.gather(-1, self.actions) * self.coefficient).mean(dim=(1, 2))
+
+    def entropy(self) -> Tensor:
+        """Mean entropy, ``[group]``."""
+        return -(self.log.exp() * self.log).sum(dim=-1).mean(dim=1)
+
+    def logit_gradient(self, config: MaacConfig) -> Tensor:
+        """dL/dz: of log pi(a) it is onehot(a) - pi."""
+        batch, n_actions = self.logits.shape[1:]
+        weight = self.coefficient / batch
+        gradient = self.log.exp().mul_(-weight).scatter_add_(-1, self.actions, weight)
+        return gradient.add_(self.logits, alpha=2.0 * config.logit_decay / (batch * n_actions))
+
+
+class PolicyGroup:
+    """The policies of one group of agents: parameters ``[group, P]``, targets, optimiser, running moments."""
+
+    def __init__(self, config: MaacConfig, group: AgentGroup, n_actions: int, like: Tensor) -> None:
+        self.config = config
+        self.group = group
+        self.shape = MlpShape(group.observation_size, config.hidden_size, 2, n_actions)
+        rows = (group.count, self.shape.size)
+        self.parameters, self.targets, self.gradient = (
+            zeros(rows, like.dtype, like.device) for _ in range(3)
+        )
+        self.adam = StackedAdam(self.parameters, config.learning_rate)
+        self.moments = RunningMoments(group.count, group.observation_size, like)
+        self._arrays = self.shape.arrays(self.parameters)
+        self._target_arrays = self.shape.arrays(self.targets)
+        self._gradient_arrays = self.shape.arrays(self.gradient)
+        self._adam_rows = self.adam.rows(slice(0, group.count), slice(0, self.shape.size))
+        self._passes: dict[int, StackedMlp] = {}  # by size of batch
+
+    def initialise(self, generator: np.random.Generator) -> None:
+        """Draw parameters; targets are copies of them."""
+        drawn = np.stack([self.shape.initial(generator) for _ in range(self.group.count)])
+        self.parameters.copy_(torch.from_numpy(drawn))
+        self.targets.copy_(self.parameters)
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """z ``[group, batch, actions]`` of ``inputs`` ``[group, batch, size + 1]``, the last column ones.
+
+        Its memory is the next call's as well.
+        """
+        return self._pass(inputs).forward(self._arrays, inputs)[0]
+
+    def target_logits(self, inputs: Tensor) -> Tensor:
+        """The same, of the target policies."""
+        return self._pass(inputs).forward(self._target_arrays, inputs)[0]
+
+    def acting_logits(self, observations: Tensor) -> Tensor:
+        """z of raw observations ``[group, batch, size]``, standardised by the running moments."""
+        inputs = torch.nn.functional.pad(self.moments.standardise(observations), (0, 1), value=1.0)
+        return evaluate(self._arrays, inputs)
+
+    def follow(self, seen: Standardised) -> None:
+        """Let the running moments follow a batch of observations."""
+        self.moments.follow(seen)
+
+    def backward(self, inputs: Tensor, loss: PolicyLoss) -> None:
+        """The loss's gradient, to ``gradient``; the last `logits` must have been of ``inputs``."""
+        upstream = loss.logit_gradient(self.config).unsqueeze(0)
+        self._pass(inputs).backward(self._arrays, inputs, upstream, self._gradient_arrays)
+
+    def clip(self) -> Tensor:
+        """Clip each agent's gradient; the norms before, ``[group]``."""
+        return clip_norms(self.gradient, self.config.policy_clip)
+
+    def step(self) -> None:
+        """One step of Adam."""
+        self.adam.steps.add_(1)
+        self.adam.apply(self._adam_rows, self.gradient, 0.0)
+
+    def follow_targets(self) -> None:
+        """theta' <- (1 - tau) theta' + tau theta; running moments are not copied."""
+        self.targets.lerp_(self.parameters, self.config.tau)
+
+    def state(self) -> dict[str, Any]:
+        """Views of all that changes."""
+        moments = {"mean": self.moments.mean, "variance": self.moments.variance}
+        return {
+            "parameters": self.parameters,
+            "targets": self.targets,
+            **optimiser_state(self.adam),
+            **moments,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        load_into(self.state(), state)
+
+    def _pass(self, inputs: Tensor) -> StackedMlp:
+        batch = inputs.shape[1]
+        if batch not in self._passes:
+            shapes = StackedMlp.memory_shapes(self.shape, self.group.count, batch)
+            with torch.inference_mode(False):  # or it could be written in that mode alone
+                memory = carve(shapes, self.parameters[:0])
+            self._passes[batch] = StackedMlp(self.shape.hidden, memory)
+        return self._passes[batch]

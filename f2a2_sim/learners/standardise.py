@@ -1,0 +1,53 @@
+"""Batch normalisation without scale and shift, on inputs: no gradient passes through it.
+
+The inputs of MAAC's networks are standardised by the batch itself while they learn, and by running moments
+when a policy acts (Ioffe and Szegedy, ICML 2015; torch's BatchNorm1d with ``affine=False``).  As every
+network standardises the same observations to the same numbers, it is done once for all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_EPSILON = 1e-5
+_MOMENTUM = 0.1
+
+
+@dataclass(frozen=True)
+class Standardised:
+    """A batch ``[..., batch, size]``, and its moments ``[..., size]`` before; the variance is biased."""
+
+    values: Tensor
+    mean: Tensor
+    variance: Tensor
+
+
+def standardise(values: Tensor) -> Standardised:
+    """(x - mean) / sqrt(variance + 1e-5) by the moments of a batch ``[..., batch, size]``."""
+    variance, mean = torch.var_mean(values, dim=-2, correction=0)
+    return Standardised(_scaled(values, mean, variance), mean, variance)
+
+
+class RunningMoments:
+    """Means and unbiased variances ``[n, size]`` of what was seen lately, by which to act."""
+
+    def __init__(self, n: int, size: int, like: Tensor) -> None:
+        self.mean = like.new_zeros(n, size)
+        self.variance = like.new_ones(n, size)
+
+    def follow(self, seen: Standardised) -> None:
+        """Move by a tenth towards the moments of a batch ``[n, batch, size]``."""
+        batch = seen.values.shape[-2]
+        self.mean.lerp_(seen.mean, _MOMENTUM)
+        self.variance.lerp_(seen.variance * (batch / (batch - 1)), _MOMENTUM)
+
+    def standardise(self, values: Tensor) -> Tensor:
+        """``values`` ``[n, batch, size]`` by the running moments."""
+        return _scaled(values, self.mean, self.variance)
+
+
+def _scaled(values: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    return (values - mean.unsqueeze(-2)).mul_(torch.rsqrt(variance + _EPSILON).unsqueeze(-2))

@@ -1,0 +1,93 @@
+"""One update, step by step, against recorded updates of the original MAAC.
+
+In float64 the oracle is the original's own float64 update; in float32 its float32 update, to rounding.
+``F2A2_MAAC_DIR`` names another folder of recordings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.f2a2_sim.baselines.maac.comparison import compare
+from tests.f2a2_sim.baselines.maac.plain_update import write_recordings
+from tests.f2a2_sim.baselines.maac.recording import Recording, recording_of, recordings
+
+PATHS = recordings()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_the_recorded_update(path: Path, dtype: torch.dtype, record_property: Callable[..., None]) -> None:
+    checks = compare(recording_of(path), dtype)
+    record_property("largest_error", str(checks.worst()))
+    assert len(checks.errors) > 100
+    assert not checks.failures()
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_update_is_its_steps(path: Path) -> None:
+    recording = recording_of(path)
+    whole, apart = recording.learner(torch.float64), recording.learner(torch.float64)
+    batch = recording.joint_batch(whole)
+    replayed = recording.choose("critic/next_act"), recording.choose("policy/act")
+    statistics = whole.update(batch, *replayed)
+
+    seen = apart.look(batch.observations)
+    target = apart.regression_target(batch, replayed[0])
+    loss = apart.critic_loss(seen, batch.actions, target)
+    assert statistics["critic_loss"] == pytest.approx(loss.squared_error().numpy())
+    apart.step_critic(seen, loss)
+    losses = apart.policy_losses(seen, replayed[1])
+    apart.step_policies(seen, losses)
+    apart.follow_targets()
+    assert torch.equal(whole.critic.parameters, apart.critic.parameters)
+    assert torch.equal(whole.critic.targets, apart.critic.targets)
+    for a, b in zip(whole.policies, apart.policies, strict=True):
+        assert torch.equal(a.parameters, b.parameters)
+        assert torch.equal(a.targets, b.targets)
+        assert torch.equal(a.moments.variance, b.moments.variance)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_rewards_are_standardised_as_recorded(path: Path) -> None:
+    recording = recording_of(path)
+    raw, seen = recording.stacked("batch/rew_raw"), recording.stacked("batch/rew")
+    mean, deviation = recording["batch/buffer_rew_mean"], recording["batch/buffer_rew_std"]
+    standardised = (raw - mean[:, None]) / deviation[:, None]
+    factor = 200.0 if "stress" in path.stem else 1.0
+    np.testing.assert_allclose(seen, factor * standardised, rtol=1e-5, atol=factor * 1e-5)
+
+
+def test_steps_can_follow_a_whole_update() -> None:
+    """An update runs in torch's inference mode, whose tensors nothing outside may write to."""
+    recording = recording_of(PATHS[0])
+    learner = recording.learner(torch.float32)
+    batch = recording.joint_batch(learner)
+    replayed = recording.choose("critic/next_act"), recording.choose("policy/act")
+    learner.update(batch, *replayed)
+    seen = learner.look(batch.observations)
+    loss = learner.critic_loss(seen, batch.actions, learner.regression_target(batch, replayed[0]))
+    learner.step_critic(seen, loss)
+    learner.step_policies(seen, learner.policy_losses(seen, replayed[1]))
+    learner.update(batch, *replayed)
+
+
+@pytest.fixture(scope="module")
+def stressful(tmp_path_factory: pytest.TempPathFactory) -> Recording:
+    return Recording(write_recordings(tmp_path_factory.mktemp("plain")))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+def test_a_stressful_update_done_plainly(stressful: Recording, dtype: torch.dtype) -> None:
+    """Ended episodes, clipped gradients, Adam in the midst of a training."""
+    clipped = stressful["critic/grad_norm_before_clip"] > stressful["critic/clip_at"]
+    assert clipped and stressful.has_optimiser and stressful["batch/done/0"].any()
+    assert (stressful["policy/grad_norm_before_clip"] > stressful["policy/clip_at"]).any()
+    checks = compare(stressful, dtype)
+    assert len(checks.errors) > 400
+    assert not checks.failures()

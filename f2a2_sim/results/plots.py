@@ -233,7 +233,7 @@ def message_fates(metrics: Columns) -> str | None:
 
     None if no message has met its fate yet.
     """
-    names = [name for name in FATE_NAMES if name != "in_flight" and metrics[name][-1] > 0]
+    names = [name for name in FATE_NAMES if name != "in_flight" and (metrics[name][-1:] > 0).any()]
     if not names:
         return None
     with style():

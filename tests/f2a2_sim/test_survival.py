@@ -5,6 +5,7 @@ What a signal or a kill does is tried on processes of their own, through the com
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
 import shutil
@@ -12,7 +13,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,14 @@ import numpy as np
 import pytest
 import yaml
 
+from f2a2_sim import api
 from f2a2_sim.api import resume
 from f2a2_sim.errors import CheckpointError, UsageError
 from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.results.replay import write_replay
 from f2a2_sim.results.tables import METRICS, compare_metrics
 from f2a2_sim.simulator.checkpoint import list_checkpoints, read_tensors
-from tests.f2a2_sim.simulator.conftest import BASE, CHURNING, merged
+from tests.f2a2_sim.simulator.conftest import BASE, CHURNING, merged, scenario_of
 
 SLOW_ENOUGH = {
     "duration": {"episodes": 8},
@@ -137,6 +140,25 @@ def clear_refusal(process: subprocess.Popen[str], expected_code: int) -> str:
     assert code == expected_code, err
     assert "Traceback" not in err
     return err.replace("\n", " ")
+
+
+def test_interrupted_before_the_first_row_of_metrics_a_run_still_has_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Messages have been sent by then, but nothing has been recorded of them."""
+
+    @contextmanager
+    def after_800_events() -> Iterator[Callable[[], bool]]:
+        looks = itertools.count()
+        yield lambda: next(looks) > 800
+
+    monkeypatch.setattr(api, "_interruption", after_800_events)
+    late = {"record": {"every_steps": 1000}, "world": {"episode_steps": 100}}
+    result = api.run(scenario_of(SLOW_ENOUGH, late), out=tmp_path / "run")
+    assert result.status == "interrupted"
+    assert result.summary.messages.sent > 0
+    assert len(result.metrics()["row"]) == 0
+    assert "messages" in (result.folder / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("file", ["state.json", "tensors-000.safetensors", "manifest.json"])

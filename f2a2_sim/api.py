@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import resource
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 import torch
 
 from f2a2_sim.errors import UsageError
+from f2a2_sim.interruption import interruption
 from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.results.progress import Progress, make_progress
 from f2a2_sim.results.recorder import Recorder, RowListener
@@ -149,7 +148,7 @@ class _Session:
         self._checkpointed_episode = 0
 
     def run_new(self) -> RunResult:
-        with self._display, self._resources, _interruption() as interrupted:
+        with self._display, self._resources, interruption(give_up_at_second=True) as interrupted:
             self._display.on_event("measuring the random policy")
             self._baseline = measure_random_policy(self._scenario)
             simulation = self._simulation(resumed_at=None)
@@ -158,7 +157,7 @@ class _Session:
 
     def run_on(self, number: int | None) -> RunResult:
         checkpoint = find_checkpoint(self._folder, number)
-        with self._display, self._resources, _interruption() as interrupted:
+        with self._display, self._resources, interruption(give_up_at_second=True) as interrupted:
             self._display.on_event(f"reading {checkpoint.path}")
             state = read_checkpoint(self._folder, checkpoint, self._run_id)
             ended = state["simulation"]["ended"]
@@ -270,28 +269,3 @@ class _Session:
         with suppress(OSError), open(self._folder.log_file, "a", encoding="utf-8") as log:
             log.write(line)
         self._display.on_event(str(text))
-
-
-@contextmanager
-def _interruption() -> Iterator[Callable[[], bool]]:
-    """While inside, SIGINT and SIGTERM only set a flag; a second SIGINT gives up at once."""
-    asked = False
-
-    def ask(number: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked = True
-
-    old: dict[signal.Signals, Any] = {}
-    try:
-        for name in (signal.SIGINT, signal.SIGTERM):
-            old[name] = signal.signal(name, ask)
-    except ValueError:
-        # Not the main thread: signals are the caller's business.
-        old = {}
-    try:
-        yield lambda: asked
-    finally:
-        for name, handler in old.items():
-            signal.signal(name, handler)

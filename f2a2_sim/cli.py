@@ -14,13 +14,13 @@ from typer.core import TyperGroup
 
 from f2a2_sim import __version__
 from f2a2_sim.errors import F2A2Error
+from f2a2_sim.interruption import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from f2a2_sim.api import RunResult
     from f2a2_sim.scenario.schema import Scenario
 
 EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130
 
 _HELP = """
 Simulate decentralised multi-agent reinforcement learning: every agent learns on a modelled device, and agrees

@@ -18,14 +18,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, Literal
+from typing import Literal
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from f2a2_sim.errors import RunError, UsageError
+from f2a2_sim.interruption import EXIT_INTERRUPTED, interruption
 from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.results.report import write_comparison
 from f2a2_sim.results.words import duration
@@ -35,7 +35,6 @@ from f2a2_sim.simulator.checkpoint import list_checkpoints
 
 State = Literal["waiting", "running", "finished", "interrupted", "failed"]
 _SECONDS_BETWEEN_LOOKS = 0.2
-_INTERRUPTED = 130
 
 
 @dataclass
@@ -136,9 +135,9 @@ def check(scenario: str, points: Sequence[Point]) -> None:
     for point in points:
         loaded, source = load_with_source(scenario, point.overrides)
         check_scenario(loaded, source)
-        if not (point.folder / "scenario.yaml").is_file():
+        folder = RunFolder(point.folder)
+        if not folder.scenario_file.is_file():
             continue
-        folder = RunFolder.open(point.folder)
         if folder.scenario_file.read_text(encoding="utf-8") != dump_scenario(loaded):
             raise UsageError(
                 f"{point.folder}: holds a run with other settings than this sweep's. Choose another --out, "
@@ -161,7 +160,7 @@ def run_sweep(
     out.mkdir(parents=True, exist_ok=True)
     under_way: dict[str, subprocess.Popen[bytes]] = {}
     told = False
-    with _display(points, quiet) as show, _interruption() as interrupted:
+    with _display(points, quiet) as show, interruption() as interrupted:
         while True:
             waiting = [point for point in points if point.state == "waiting"]
             if interrupted() and not told:
@@ -187,11 +186,11 @@ def run_sweep(
     if failed:
         listed = "".join(f"\n  {point.folder}: {point.last_line()} (see {point.log})" for point in failed)
         raise RunError(f"{len(failed)} of {len(points)} runs failed:{listed}")
-    return page if page is not None else points[0].folder / "report.html"
+    return page if page is not None else RunFolder(points[0].folder).report_file
 
 
 def _start(scenario: str, point: Point, threads: int) -> subprocess.Popen[bytes]:
-    if (point.folder / "scenario.yaml").is_file():
+    if RunFolder(point.folder).scenario_file.is_file():
         command = ["resume", str(point.folder)]
     else:
         command = ["run", scenario, *point.overrides, "--out", str(point.folder)]
@@ -211,25 +210,7 @@ def _start(scenario: str, point: Point, threads: int) -> subprocess.Popen[bytes]
 def _state_after(status: int) -> State:
     if status == 0:
         return "finished"
-    return "interrupted" if status in (_INTERRUPTED, -signal.SIGINT, -signal.SIGTERM) else "failed"
-
-
-@contextmanager
-def _interruption() -> Iterator[Callable[[], bool]]:
-    asked = False
-
-    def ask(_number: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
-
-    old: dict[signal.Signals, Any] = {}
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            old[number] = signal.signal(number, ask)
-        yield lambda: asked
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+    return "interrupted" if status in (EXIT_INTERRUPTED, -signal.SIGINT, -signal.SIGTERM) else "failed"
 
 
 @contextmanager

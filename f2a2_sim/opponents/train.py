@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import signal
 import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import torch
@@ -23,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors import SafetensorError
 
 from f2a2_sim.errors import F2A2Error, RunError
+from f2a2_sim.interruption import interruption
 from f2a2_sim.opponents.iql import SoftPolicy, save_opponent
 from f2a2_sim.opponents.self_play import REMEMBERED_ROUNDS, RoundResult, SelfPlay, TrainSettings
 
@@ -97,24 +96,14 @@ def train_opponent_command(
     Ctrl-C writes a checkpoint beside OUT; the same command then goes on from it.
     """
     settings = TrainSettings(rounds=rounds, agents=agents, seed=seed, steps=steps)
-    stopping: list[int] = []
-
-    def note(signum: int, frame: FrameType | None) -> None:
-        stopping.append(signum)
-
-    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with _Reporter(settings.rounds, plain) as reporter:
-            train_opponent(
-                settings,
-                out,
-                checkpoint_rounds=checkpoint_rounds,
-                on_round=reporter.report,
-                should_stop=lambda: bool(stopping),
-            )
-    finally:
-        for which, handler in before.items():
-            signal.signal(which, handler)
+    with interruption() as interrupted, _Reporter(settings.rounds, plain) as reporter:
+        train_opponent(
+            settings,
+            out,
+            checkpoint_rounds=checkpoint_rounds,
+            on_round=reporter.report,
+            should_stop=interrupted,
+        )
     typer.echo(f"Wrote {out}. Play against it with world.opponent={out}")
 
 

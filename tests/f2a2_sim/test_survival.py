@@ -148,11 +148,11 @@ def test_interrupted_before_the_first_row_of_metrics_a_run_still_has_a_report(
     """Messages have been sent by then, but nothing has been recorded of them."""
 
     @contextmanager
-    def after_800_events() -> Iterator[Callable[[], bool]]:
+    def after_800_events(**_: bool) -> Iterator[Callable[[], bool]]:
         looks = itertools.count()
         yield lambda: next(looks) > 800
 
-    monkeypatch.setattr(api, "_interruption", after_800_events)
+    monkeypatch.setattr(api, "interruption", after_800_events)
     late = {"record": {"every_steps": 1000}, "world": {"episode_steps": 100}}
     result = api.run(scenario_of(SLOW_ENOUGH, late), out=tmp_path / "run")
     assert result.status == "interrupted"

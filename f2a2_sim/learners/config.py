@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+_COOPERATIVE_MPE: dict[str, Any] = {
+    "learning_rate": 1e-3,
+    "discount": 0.99,
+    "batch_size": 1024,
+    "temperature": 0.01,
+    "replay_transitions": 1_000_000,
+    "replay_dtype": "float32",
+    "update_every_steps": 2,
+    "normalise_rewards": True,
+    "block_agents": 1,
+}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "f2a2_sac": _COOPERATIVE_MPE,
+}
+"""Learners whose defaults are others than those of the fields: the paper's for Cooperative MPE."""
 
 
 class LearnerConfig(BaseModel):
-    """Settings of one learner; the defaults are the paper's (Appendix G, MAgent) where it gives a value."""
+    """Settings of one learner; the defaults are the paper's (Appendix G) where it gives a value.
+
+    They are those of MAgent, and for learners with joint critics those of Cooperative MPE (`DEFAULTS`).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field("f2a2_isac", description="The learner's registered name.")
+    name: str = Field(
+        "f2a2_isac",
+        description="The learner: f2a2_isac, f2a2_sac, or your own as package.module:callable.",
+    )
+    args: dict[str, bool | int | float | str | None] = Field(
+        default_factory=dict, description="Settings of a learner of your own; the package's take none."
+    )
     hidden_size: int = Field(
         128, ge=1, le=4096, description="Units in every hidden layer of actor and critics."
     )
@@ -82,9 +107,24 @@ class LearnerConfig(BaseModel):
         gt=0,
         description="Largest norm of an agent's gradient, actor and critics apart (null = no limit).",
     )
+    normalise_rewards: bool = Field(
+        False,
+        description="Standardise rewards by mean and deviation of all that the agent's replay holds, as MAAC "
+        "does (learners with joint critics; true by default for them).",
+    )
+    heads: int = Field(4, ge=1, description="Heads of the attention critic (f2a2_sac).")
+    attention_decay: float = Field(
+        1e-3, ge=0, description="Weight of the squared attention logits in the critic's loss (f2a2_sac)."
+    )
     block_agents: int = Field(
         8,
         ge=1,
         le=1024,
         description="Agents computed together; only speed depends on it (they must fit the cache).",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_the_defaults_of_the_learner(cls, given: Any) -> Any:
+        name = given.get("name") if isinstance(given, dict) else None
+        return {**DEFAULTS[name], **given} if isinstance(name, str) and name in DEFAULTS else given

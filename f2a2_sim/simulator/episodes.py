@@ -14,7 +14,7 @@ from f2a2_sim.simulator.parts import Context, IntArray
 from f2a2_sim.simulator.presence import Presence
 from f2a2_sim.simulator.switching import Switching
 from f2a2_sim.simulator.training import Training
-from f2a2_sim.worlds.base import WorldStep
+from f2a2_sim.worlds.base import WorldStep, mean_over_rollouts
 
 _COUNTED = ("hits", "kills", "deaths")
 
@@ -58,7 +58,7 @@ class Episodes:
         self.step: WorldStep
         """What the world showed last."""
         self.returns = np.zeros(n)
-        """Of this episode."""
+        """Of this episode; with several rollouts, their mean."""
         self.lifetime_returns = np.zeros(n)
         """Of all finished episodes together."""
         self.counts = dict.fromkeys(_COUNTED, math.nan)
@@ -111,7 +111,7 @@ class Episodes:
             with self._stopwatch.part("learning"):
                 population.observe(step.observations)
                 if remembering.size:
-                    population.remember(remembering, step.rewards, step.terminated)
+                    population.remember(remembering, step.rewards, step.terminated, self._actions[-1])
         else:
             population.observe(step.observations)
         if self._silent_after_death:
@@ -177,7 +177,7 @@ class Episodes:
             return
         alive, world = self.step.alive, self._parts.world
         chosen = alive & self._ready
-        actions = np.full(len(alive), world.default_action, dtype=np.int64)
+        actions = np.full_like(self._parts.population.actions, world.default_action)
         self._computing.compute_acts()
         actions[chosen] = self._parts.population.actions[chosen]
         self.missed += alive & ~chosen
@@ -187,7 +187,7 @@ class Episodes:
         self._acted = chosen
         self._awaited = set()
         self._actions.append(actions)
-        self.returns += self.step.rewards
+        self.returns += mean_over_rollouts(self.step.rewards)
         for name in _COUNTED:
             if name in self.step.counts:
                 old = self.counts[name]
@@ -220,7 +220,7 @@ class Episodes:
             "episode_step": self.steps,
             "env_steps": self.env_steps,
             "seed": self._seed,
-            "actions": np.array(self._actions).reshape(-1, len(self._ready)),
+            "actions": np.array(self._actions).reshape(-1, *self._parts.population.actions.shape),
             "counts": self.counts,
             "due_s": self._due_s,
             "latest_arrival_s": self._latest_arrival_s,

@@ -19,6 +19,7 @@ from torch import Tensor
 from devices.compute import Work
 from f2a2_sim.consensus.group import ConsensusGroup
 from f2a2_sim.learners.base import Learner
+from f2a2_sim.learners.joint.replay import padded_observations
 from f2a2_sim.randomness import Streams
 from f2a2_sim.worlds.base import Observations
 
@@ -52,8 +53,11 @@ class Fleet:
 class Population:
     """Agents by number; ``rows`` inside, agents outside."""
 
-    def __init__(self, fleets: list[Fleet], initial_seeds: list[int], streams: Streams) -> None:
+    def __init__(
+        self, fleets: list[Fleet], initial_seeds: list[int], streams: Streams, rollouts: int = 1
+    ) -> None:
         self.fleets = fleets
+        self.rollouts = rollouts
         self.n_agents = sum(len(fleet.ids) for fleet in fleets)
         self._initial_seeds = initial_seeds
         self._exploration = streams.family("exploration")
@@ -63,10 +67,13 @@ class Population:
         for index, fleet in enumerate(fleets):
             self._fleet_of[fleet.ids] = index
             self._row_of[fleet.ids] = np.arange(len(fleet.ids))
+        self._joint = bool(getattr(fleets[0].learner, "joint_information", False))
         self._observations: list[NDArray[np.float32]] = []
         self._acted_on = [np.zeros((len(f.ids), 0), dtype=np.float32) for f in fleets]
         self._logits = [np.zeros((len(f.ids), 0), dtype=np.float32) for f in fleets]
-        self.actions = np.zeros(self.n_agents, dtype=np.int64)
+        shape = (self.n_agents,) if rollouts == 1 else (self.n_agents, rollouts)
+        self.actions = np.zeros(shape, dtype=np.int64)
+        """The newest action of each agent: ``[n]``, or ``[n, rollouts]`` if there are several."""
 
     def split(self, agents: IntArray) -> Iterator[tuple[Fleet, IntArray, IntArray]]:
         """Each fleet concerned, with its rows and with the positions in ``agents`` that they come from."""
@@ -87,7 +94,11 @@ class Population:
 
     def observe(self, observations: Observations) -> None:
         """Hand every agent what it sees now."""
-        if isinstance(observations, list):
+        if self._joint:
+            if self._observations:
+                self._acted_on = self._observations
+            self._observations = [padded_observations(observations, self.rollouts)]
+        elif isinstance(observations, list):
             self._observations = [np.stack([observations[i] for i in f.ids.tolist()]) for f in self.fleets]
         elif len(self.fleets) == 1:
             self._observations = [observations.copy()]
@@ -96,6 +107,9 @@ class Population:
 
     def act(self, agents: IntArray) -> None:
         """Choose an action for each of ``agents`` from what it sees now; see ``actions``."""
+        if self._joint:
+            self._act_jointly(agents)
+            return
         uniforms = self._exploration.uniform(agents)[:, 0]
         for fleet, rows, positions in self.split(agents):
             index = int(self._fleet_of[fleet.ids[0]])
@@ -108,8 +122,34 @@ class Population:
             self._acted_on[index][rows] = seen[rows]
             self._logits[index][rows] = logits
 
-    def remember(self, agents: IntArray, rewards: NDArray[np.float32], terminal: BoolArray) -> None:
-        """Store the transition from what each of ``agents`` acted on to what it sees now."""
+    def _act_jointly(self, agents: IntArray) -> None:
+        learner, seen = self.fleets[0].learner, self._observations[0]
+        uniforms = self._exploration.uniform(agents, self.rollouts)
+        actions, logits = learner.act(agents, seen[agents], uniforms)
+        self.actions[agents] = actions.reshape(self.actions[agents].shape)
+        if self._logits[0].size == 0:
+            self._logits[0] = np.zeros((*seen.shape[:2], logits.shape[2]), dtype=np.float32)
+        self._logits[0][agents] = logits
+
+    def remember(
+        self, agents: IntArray, rewards: NDArray[np.float32], terminal: BoolArray, played: IntArray
+    ) -> None:
+        """Store the transition from what each of ``agents`` acted on to what it sees now.
+
+        ``rewards``, ``terminal`` and ``played``, the actions that the world took, are of all agents.
+        """
+        if self._joint:
+            shape = (self.n_agents, self.rollouts)
+            self.fleets[0].learner.remember(
+                agents,
+                self._acted_on[0],
+                played.reshape(shape),
+                self._logits[0],
+                rewards.reshape(shape),
+                self._observations[0],
+                terminal,
+            )
+            return
         for fleet, rows, positions in self.split(agents):
             index = int(self._fleet_of[fleet.ids[0]])
             own = agents[positions]

@@ -42,7 +42,11 @@ class JointTransitions:
 
 
 class JointFleetReplay:
-    """The newest ``transitions // rollouts`` steps of ``rollouts`` parallel episodes of ``n`` agents."""
+    """The newest ``transitions // rollouts`` steps of ``rollouts`` parallel episodes of ``n`` agents.
+
+    What lies further back than some more steps of the world than that is forgotten by all, so also by an
+    agent whose device was off meanwhile.
+    """
 
     def __init__(
         self, n: int, observation_size: int, n_actions: int, transitions: int, rollouts: int

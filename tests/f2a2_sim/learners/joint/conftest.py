@@ -1,4 +1,4 @@
-"""A small world's worth of agents with joint transitions in their replay: three agents, two sizes, two rollouts."""
+"""A small world's agents with joint transitions in their replay: three agents, two sizes, two rollouts."""
 
 from __future__ import annotations
 

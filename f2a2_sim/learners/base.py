@@ -213,4 +213,8 @@ def joint_information(name: str) -> bool:
 
 def make_fleet(config: LearnerConfig, setup: FleetSetup) -> Learner:
     """The fleet that ``config.name`` stands for."""
+    if config.args and config.name in _LEARNERS:
+        raise UsageError(
+            f"learner.args = {config.args!r}: {config.name} takes none; its settings are keys of learner"
+        )
     return learner_factory(config.name)(config, setup)

@@ -39,6 +39,7 @@ class JointTransitions:
     logits: Tensor  # [b, batch, actions]: the own behaviour policy's
     rewards: Tensor  # [b, batch]: the own ones
     ended: Tensor  # bool [b, batch]: nothing follows for the agent itself
+    followed: Tensor  # bool [b, batch]: the one drawn `rollouts` places later is the next of its rollout
 
 
 class JointFleetReplay:
@@ -138,6 +139,10 @@ class JointFleetReplay:
             return taken.view(b, batch, *taken.shape[1:]).transpose(1, 2).to(device)
 
         frame = flat // self.rollouts
+        followed = np.zeros_like(numbers, dtype=np.bool_)
+        followed[:, : -self.rollouts] = (
+            numbers[:, self.rollouts :] == following.reshape(numbers.shape)[:, : -self.rollouts]
+        )
         return JointTransitions(
             observations=everybody(self._observations, at),
             next_observations=everybody(self._observations, after),
@@ -145,6 +150,7 @@ class JointFleetReplay:
             logits=self._logits.flatten(0, 1)[at, owner].view(b, batch, -1).to(device),
             rewards=self._rewards.flatten(0, 1)[at, owner].view(b, batch).to(device),
             ended=torch.from_numpy(self._ended[frame, owner.numpy()]).view(b, batch).to(device),
+            followed=torch.from_numpy(followed).to(device),
         )
 
     def reward_moments(self, rows: slice) -> tuple[FloatArray, FloatArray]:

@@ -40,7 +40,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
             "env": "rover_tower",
             "agents": 8,
             "rollouts": 2,
-            "episode_steps": 20,
+            "episode_steps": 25,
             "mode": "realtime",
             "period_s": 0.03,
         },

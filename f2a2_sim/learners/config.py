@@ -73,6 +73,13 @@ class LearnerConfig(BaseModel):
     replay_dtype: Literal["float16", "float32"] = Field(
         "float16", description="Number format of stored observations; float16 halves the memory."
     )
+    information: Literal["accessible", "network"] = Field(
+        "accessible",
+        description=(
+            "How learners with joint critics come to know what the others saw and did: accessible = at no "
+            "cost (the paper); network = by messages, late or never, the last known step standing in."
+        ),
+    )
     update_every_steps: int = Field(4, ge=1, description="World steps between two updates of an agent.")
     warmup_transitions: int = Field(
         0, ge=0, description="Transitions that an agent gathers before its first update (at least one batch)."

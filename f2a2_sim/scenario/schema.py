@@ -369,6 +369,12 @@ class Scenario(Section):
                 f"rollouts: {self.world.rollouts} is for learners with joint critics, but learner.name is "
                 f"{learner.name}; set rollouts: 1, or learner.name: f2a2_sac",
             )
+        if learner.information == "network" and not joint:
+            raise conflict(
+                "learner.information",
+                f"information: network is for learners with joint critics, but {learner.name} sees its own "
+                "observations only; set information: accessible",
+            )
         if agents is None or joint:
             return self
         capacity = learner.replay_transitions // agents

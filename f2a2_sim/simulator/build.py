@@ -104,7 +104,8 @@ def build_population(
         if scenario.consensus.scheme != "none":
             consensus = ConsensusGroup(scenario.consensus, learner, degrees[ids], fixed_graph)
         fleets.append(Fleet(ids, learner, consensus, learner.act_work(), learner.update_work()))
-    return Population(fleets, seeds, streams, world.rollouts)
+    by_network = scenario.learner.information == "network"
+    return Population(fleets, seeds, streams, world.rollouts, by_network)
 
 
 def fleets_of(scenario: Scenario, world: World) -> list[NDArray[np.int64]]:

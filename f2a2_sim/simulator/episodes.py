@@ -22,8 +22,9 @@ _COUNTED = ("hits", "kills", "deaths")
 class Episodes:
     """One world, one step after the other, until a limit of the scenario is reached.
 
-    ``record`` is called where a row of metrics is due (True: at the end of an episode), ``stop`` with the
-    reason when the last step has been taken.
+    ``tell`` is called when an agent (its number, that of the step) has seen and chosen, for the others to
+    hear of it, and ``hear`` before that is needed. ``record`` is called where a row of metrics is due (True:
+    at the end of an episode), ``stop`` with the reason when the last step has been taken.
     """
 
     def __init__(
@@ -33,6 +34,8 @@ class Episodes:
         computing: Computing,
         training: Training,
         switching: Switching,
+        tell: Callable[[int, int], None],
+        hear: Callable[[], None],
         record: Callable[[bool], None],
         stop: Callable[[str], None],
     ) -> None:
@@ -45,6 +48,8 @@ class Episodes:
         self._computing = computing
         self._training = training
         self._switching = switching
+        self._tell = tell
+        self._hear = hear
         self._record = record
         self._stop = stop
         self._lockstep = context.scenario.world.mode == "lockstep"
@@ -105,15 +110,17 @@ class Episodes:
         """Observations reach the devices: they store what happened, learn if it is time, and act."""
         step, population = self.step, self._parts.population
         active = self._presence.active()
+        self._hear()
         if self.steps > 0:
             remembering = np.flatnonzero(self._acted & active)
-            self._computing.compute_updates_of(remembering)
+            self._computing.compute_updates_of(population.about_to_remember(remembering))
             with self._stopwatch.part("learning"):
                 population.observe(step.observations)
-                if remembering.size:
-                    population.remember(remembering, step.rewards, step.terminated, self._actions[-1])
+                population.remember(remembering, step.rewards, step.terminated, self._actions[-1])
         else:
+            self._computing.compute_updates_of(population.about_to_remember(np.empty(0, dtype=np.int64)))
             population.observe(step.observations)
+            population.begin_episode(self.env_steps)
         if self._silent_after_death:
             for agent in np.flatnonzero(step.terminated & ~self._presence.silent).tolist():
                 self._switching.fall_silent(agent)
@@ -151,6 +158,7 @@ class Episodes:
         """The action leaves for the world, if that still waits for it."""
         if number != self.env_steps or not self.step.alive[agent]:
             return
+        self._tell(agent, number)
         arrival_s = self._agenda.now_s + self._scenario.world.action_latency_s
         if not self._lockstep:
             self._ready[agent] = arrival_s <= self._due_s

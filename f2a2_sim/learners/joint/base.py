@@ -83,7 +83,12 @@ class JointFleet(ABC):
         self.actors = Actors(self.actor_shape, sizes, self.parameters[:, self.actor_columns])
         self._shared = SharedVariable(self.parameters, self._shared_columns(), setup, config.block_agents)
         self.replay = JointFleetReplay(
-            n, max(sizes), setup.n_actions, config.replay_transitions, setup.rollouts
+            n,
+            max(sizes),
+            setup.n_actions,
+            config.replay_transitions,
+            setup.rollouts,
+            with_ages=config.information == "network",
         )
         self._pool = BlockPool()
         self._passes: dict[tuple[int, int, int], StackedMlp] = {}
@@ -116,6 +121,23 @@ class JointFleet(ABC):
         """From what a~' is drawn ``[b, n, batch, actions]``: by default everybody's policy at o'."""
         return next_logits
 
+    @property
+    def seen_sizes(self) -> tuple[int, ...]:
+        """What a critic sees of each agent: its observation and, if that may be old, whether it is not."""
+        extra = 1 if self.config.information == "network" else 0
+        return tuple(size + extra for size in self.setup.observation_sizes)
+
+    def seen(self, observations: Tensor, fresh: Tensor | None) -> Tensor:
+        """What the critics see, ``[b, n, batch, size]`` padded: of each agent its `seen_sizes` come first."""
+        observations = observations.to(self.parameters.dtype)
+        if fresh is None:
+            return observations
+        whole = torch.nn.functional.pad(observations, (0, 1))
+        last = torch.tensor(self.seen_sizes, device=whole.device).sub_(1).view(1, -1, 1, 1)
+        return whole.scatter_(
+            -1, last.expand(*whole.shape[:3], 1), fresh.unsqueeze(-1).to(whole.dtype)
+        )
+
     # ------------------------------------------------------------------ acting and remembering
 
     @torch.inference_mode()
@@ -138,9 +160,10 @@ class JointFleet(ABC):
         rewards: NDArray[np.float32],
         next_observations: NDArray[np.float32],
         terminal: BoolArray,
+        ages: tuple[NDArray[np.int8], NDArray[np.int8]] | None = None,
     ) -> None:
-        """A step of all rollouts that the agents ``rows`` remember; arrays are of all agents."""
-        self.replay.add(rows, observations, actions, logits, rewards, next_observations, terminal)
+        """A step of all rollouts that ``rows`` remember, see `JointFleetReplay.add`."""
+        self.replay.add(rows, observations, actions, logits, rewards, next_observations, terminal, ages)
 
     def can_update(self, rows: IntArray) -> BoolArray:
         """Whether each row holds ``warmup_transitions``, and at least a batch."""
@@ -321,7 +344,9 @@ class JointFleet(ABC):
         nothing = np.zeros(shape, dtype=np.float32)
         while not probe.can_update(row)[0]:
             actions = np.zeros(shape, dtype=np.int64)
-            probe.remember(every, seen, actions, logits, nothing, seen, np.zeros(n, dtype=np.bool_))
+            ages = np.zeros((n, n), dtype=np.int8)
+            known = (ages, ages) if config.information == "network" else None
+            probe.remember(every, seen, actions, logits, nothing, seen, np.zeros(n, dtype=np.bool_), known)
         batch = probe.draw_batch(row, np.zeros((1, probe.draws_per_update)))
 
         def act() -> object:

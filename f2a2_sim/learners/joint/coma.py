@@ -9,6 +9,7 @@ policies.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -36,12 +37,19 @@ class ComaFleet(JointFleet):
     def __init__(self, config: LearnerConfig, setup: FleetSetup) -> None:
         if config.normalise_td:
             raise UsageError("learner.normalise_td = true: f2a2_coma has td_clip for this; set it to false")
-        self.layout = JointInputLayout(setup.observation_sizes, setup.n_actions)
-        self.critic_shape = MlpShape(
-            self.layout.width, config.hidden_size, config.hidden_layers, setup.n_actions
-        )
         self._critics: dict[int, JointMlpCritic] = {}  # by worker
         super().__init__(config, setup)
+
+    @cached_property
+    def layout(self) -> JointInputLayout:
+        """Of what a critic reads."""
+        return JointInputLayout(self.seen_sizes, self.setup.n_actions)
+
+    @cached_property
+    def critic_shape(self) -> MlpShape:
+        """Of one agent's critics."""
+        hidden, layers = self.config.hidden_size, self.config.hidden_layers
+        return MlpShape(self.layout.width, hidden, layers, self.setup.n_actions)
 
     def critic_size(self) -> int:
         return self.critic_shape.size
@@ -56,7 +64,8 @@ class ComaFleet(JointFleet):
 
         # TD(lambda) returns y, from the target critic at every o'.
         targets = self.critic_shape.arrays(self.targets[run])
-        q_next = critic.forward(targets, self._inputs(own, read.next_observations, drawn.next_others))[0]
+        at_next = self._inputs(own, read.next_observations, read.next_fresh, drawn.next_others)
+        q_next = critic.forward(targets, at_next)[0]
         next_values = (torch.softmax(drawn.of_own(drawn.next_logits), dim=-1) * q_next).sum(dim=-1)
         by_time = [
             torch.unflatten(x, 1, (-1, self.setup.rollouts))
@@ -71,7 +80,7 @@ class ComaFleet(JointFleet):
         known = OnPolicy(actions, policy, y)
 
         # Critic step (5.4a); then the target critic follows.
-        inputs = self._inputs(own, read.observations, read.actions)
+        inputs = self._inputs(own, read.observations, read.fresh, read.actions)
         q = critic.forward(parameters, inputs)
         taken = q[0].gather(-1, actions)
         out = self.critic_shape.arrays(self.gradient[run, self.critic_columns])
@@ -92,8 +101,10 @@ class ComaFleet(JointFleet):
         values = [entropy, taken, delta.abs(), delta.square(), rho]
         return torch.stack(values).mean(dim=(2, 3), dtype=torch.float64)
 
-    def _inputs(self, own: Tensor, observations: Tensor, actions: Tensor) -> JointInputs:
-        seen = standardise(observations.to(self.parameters.dtype)).values
+    def _inputs(
+        self, own: Tensor, observations: Tensor, fresh: Tensor | None, actions: Tensor
+    ) -> JointInputs:
+        seen = standardise(self.seen(observations, fresh)).values
         return self.layout.inputs(own, seen, [actions], own_asked=True)
 
     def activations(self) -> int:

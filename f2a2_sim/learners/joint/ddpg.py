@@ -7,6 +7,7 @@ NeurIPS 2017). There is no target policy: a~' is drawn from the present policies
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -42,12 +43,19 @@ class DdpgFleet(JointFleet):
             raise UsageError(
                 f"learner.normalise_td = true: {config.name} has td_clip for this; set it to false"
             )
-        self.layout = JointInputLayout(setup.observation_sizes, setup.n_actions)
-        self.critic_shape = MlpShape(
-            self.layout.width, config.hidden_size, config.hidden_layers, outputs=1, branches=self.twins
-        )
         self._critics: dict[int, JointMlpCritic] = {}  # by worker
         super().__init__(config, setup)
+
+    @cached_property
+    def layout(self) -> JointInputLayout:
+        """Of what a critic reads."""
+        return JointInputLayout(self.seen_sizes, self.setup.n_actions)
+
+    @cached_property
+    def critic_shape(self) -> MlpShape:
+        """Of one agent's critics."""
+        hidden, layers = self.config.hidden_size, self.config.hidden_layers
+        return MlpShape(self.layout.width, hidden, layers, outputs=1, branches=self.twins)
 
     def critic_size(self) -> int:
         return self.critic_shape.size
@@ -67,7 +75,7 @@ class DdpgFleet(JointFleet):
 
         # The target y, from a~' and the target critics at o'.
         targets = self.critic_shape.arrays(self.targets[run])
-        at_next = self._inputs(own, read.next_observations, [drawn.next_others])
+        at_next = self._inputs(own, read.next_observations, read.next_fresh, [drawn.next_others])
         q_next = critic.forward(targets, at_next).squeeze(-1)
         y = bootstrap_target(config, drawn.rewards, read.ended, q_next)
 
@@ -86,7 +94,7 @@ class DdpgFleet(JointFleet):
         resampled = drawn.others.index_put(
             (torch.arange(len(own), device=own.device), own), sample.chosen
         )
-        both = self._inputs(own, read.observations, [read.actions, resampled])
+        both = self._inputs(own, read.observations, read.fresh, [read.actions, resampled])
         learned = both if config.joint else both.variant(0)
         q = critic.forward(parameters, learned).squeeze(-1)
         taken = q[..., :batch].clone()
@@ -108,8 +116,10 @@ class DdpgFleet(JointFleet):
             self.step_actor(drawn, network, actor_inputs, logit_gradient)
         return _statistics(policy, known, taken)
 
-    def _inputs(self, own: Tensor, observations: Tensor, actions: list[Tensor]) -> JointInputs:
-        seen = standardise(observations.to(self.parameters.dtype)).values
+    def _inputs(
+        self, own: Tensor, observations: Tensor, fresh: Tensor | None, actions: list[Tensor]
+    ) -> JointInputs:
+        seen = standardise(self.seen(observations, fresh)).values
         return self.layout.inputs(own, seen, actions)
 
     def activations(self) -> int:

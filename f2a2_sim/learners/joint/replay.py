@@ -2,7 +2,10 @@
 
 Under ``information: accessible`` observations and actions of all agents reach every device at no cost, so
 what they hold is the same and is stored once; which steps an agent has (its device may have been off), its
-rewards and its behaviour policy are its own. Nobody reads another agent's.
+rewards and its behaviour policy are its own. Nobody reads another agent's. Under ``information: network`` an
+agent knows of another's step only what a message has told it: of every step it also keeps how old its
+knowledge of each other agent was, and reads that agent's older observation and action instead (zeros if it
+knows none).
 
 A *frame* is what all rollouts observe at one time. A step lives in the frame of its observations; its next
 observations are the following frame. When the next step begins with just those, the frame becomes its own.
@@ -40,6 +43,8 @@ class JointTransitions:
     rewards: Tensor  # [b, batch]: the own ones
     ended: Tensor  # bool [b, batch]: nothing follows for the agent itself
     followed: Tensor  # bool [b, batch]: the one drawn `rollouts` places later is the next of its rollout
+    fresh: Tensor | None = None  # bool [b, n, batch]: o^j and a^j are of the step itself
+    next_fresh: Tensor | None = None  # the same of o'^j
 
 
 class JointFleetReplay:
@@ -50,7 +55,13 @@ class JointFleetReplay:
     """
 
     def __init__(
-        self, n: int, observation_size: int, n_actions: int, transitions: int, rollouts: int
+        self,
+        n: int,
+        observation_size: int,
+        n_actions: int,
+        transitions: int,
+        rollouts: int,
+        with_ages: bool = False,
     ) -> None:
         self.steps_kept = transitions // rollouts
         if self.steps_kept < 1:
@@ -69,6 +80,8 @@ class JointFleetReplay:
         self._rewards = zeros((*by_rollout, n), torch.float32, cpu)
         self._actions = torch.zeros((*by_rollout, n), dtype=torch.int8)
         self._ended = np.zeros((self._frames, n), dtype=np.bool_)
+        aged = (self._frames, 2, n, n) if with_ages else (0, 2, n, n)
+        self._ages = np.zeros(aged, dtype=np.int8)  # now and following, [i, j]: i's knowledge of j
         # Per agent, a ring of the frames (counted without end) whose steps it remembers.
         self._steps = np.zeros((n, self.steps_kept), dtype=np.int64)
         self._first = np.zeros(n, dtype=np.int64)
@@ -91,11 +104,14 @@ class JointFleetReplay:
         rewards: NDArray[np.float32],
         next_observations: NDArray[np.float32],
         terminal: BoolArray,
+        ages: tuple[NDArray[np.int8], NDArray[np.int8]] | None = None,
     ) -> None:
         """A step of all rollouts that the agents ``rows`` remember.
 
         Arrays are of all agents: observations ``[n, rollouts, size]``, actions and rewards ``[n, rollouts]``,
-        logits ``[n, rollouts, actions]``, terminal ``[n]``.
+        logits ``[n, rollouts, actions]``, terminal ``[n]``. ``ages`` ``[n, n]``, now and at the next
+        observations: how many steps old what i knows of j is, -1: it knows nothing; then every step of the
+        world has to be added, remembered by anybody or not.
         """
         now = observations.transpose(1, 0, 2)
         if not (self._open and np.array_equal(self._observations[self._place(self._newest)].numpy(), now)):
@@ -106,6 +122,8 @@ class JointFleetReplay:
         self._logits[at] = torch.from_numpy(np.ascontiguousarray(logits.transpose(1, 0, 2)))
         self._rewards[at] = torch.from_numpy(np.ascontiguousarray(rewards.T))
         self._ended[at] = terminal
+        if ages is not None:
+            self._ages[at] = ages
         full = rows[self._held[rows] == self.steps_kept]
         self._forget_oldest(full)
         self._steps[rows, (self._first[rows] + self._held[rows]) % self.steps_kept] = frame
@@ -131,22 +149,38 @@ class JointFleetReplay:
         b, batch = numbers.shape
         flat = numbers.reshape(-1)
         following = self._following(flat)
-        at, after = torch.from_numpy(flat), torch.from_numpy(following)
+        at = torch.from_numpy(flat)
         owner = torch.arange(rows.start, rows.stop).repeat_interleave(batch)
+        frame = flat // self.rollouts
+        ages = self._ages[frame, :, owner.numpy()] if len(self._ages) else None  # [b * batch, 2, n]
 
-        def everybody(stored: Tensor, where: Tensor) -> Tensor:
-            taken = stored.flatten(0, 1).index_select(0, where)
+        def everybody(stored: Tensor, where: IntArray, age: NDArray[np.int8] | None) -> Tensor:
+            if age is None:
+                taken = stored.flatten(0, 1).index_select(0, torch.from_numpy(where))
+            else:
+                places = self._back(where[:, None], age) * self.n_agents + np.arange(self.n_agents)
+                taken = stored.flatten(0, 2).index_select(0, torch.from_numpy(places.reshape(-1)))
+                taken = taken.view(b * batch, self.n_agents, *stored.shape[3:])
+                taken[torch.from_numpy(age < 0)] = 0
             return taken.view(b, batch, *taken.shape[1:]).transpose(1, 2).to(device)
 
-        frame = flat // self.rollouts
         followed = np.zeros_like(numbers, dtype=np.bool_)
         followed[:, : -self.rollouts] = (
             numbers[:, self.rollouts :] == following.reshape(numbers.shape)[:, : -self.rollouts]
         )
+
+        def known(age: NDArray[np.int8] | None) -> Tensor | None:
+            if age is None:
+                return None
+            return torch.from_numpy(age == 0).view(b, batch, -1).transpose(1, 2).to(device)
+
+        now, after = (None, None) if ages is None else (ages[:, 0], ages[:, 1])
         return JointTransitions(
-            observations=everybody(self._observations, at),
-            next_observations=everybody(self._observations, after),
-            actions=everybody(self._actions, at).long(),
+            observations=everybody(self._observations, flat, now),
+            next_observations=everybody(self._observations, following, after),
+            actions=everybody(self._actions, flat, now).long(),
+            fresh=known(now),
+            next_fresh=known(after),
             logits=self._logits.flatten(0, 1)[at, owner].view(b, batch, -1).to(device),
             rewards=self._rewards.flatten(0, 1)[at, owner].view(b, batch).to(device),
             ended=torch.from_numpy(self._ended[frame, owner.numpy()]).view(b, batch).to(device),
@@ -203,6 +237,11 @@ class JointFleetReplay:
         frame = self._steps[row, (first + step) % self.steps_kept]
         return np.asarray(frame % self._frames * self.rollouts + rollout, dtype=np.int64)
 
+    def _back(self, numbers: IntArray, age: NDArray[np.int8]) -> IntArray:
+        """The same rollout, so many frames before (unknown: the frame itself)."""
+        back = np.maximum(age, 0).astype(np.int64) * self.rollouts
+        return np.asarray((numbers - back) % (self._frames * self.rollouts))
+
     def _following(self, numbers: IntArray) -> IntArray:
         return (numbers + self.rollouts) % (self._frames * self.rollouts)
 
@@ -232,7 +271,7 @@ class JointFleetReplay:
         self._sums[1, rows] += sign * np.square(rewards).sum(axis=1)
 
 
-_STORED = ("observations", "logits", "rewards", "actions", "ended")
+_STORED = ("observations", "logits", "rewards", "actions", "ended", "ages")
 _ARRAYS = ("steps", "first", "held", "sums")
 
 

@@ -8,6 +8,8 @@ and its own reward, and agrees with the others on all of it, or on the attention
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -32,11 +34,14 @@ class SacFleet(JointFleet):
     def __init__(self, config: LearnerConfig, setup: FleetSetup) -> None:
         if config.normalise_td:
             raise UsageError("learner.normalise_td = true: f2a2_sac has td_clip for this; set it to false")
-        self.shape = AttentionShape(
-            tuple(setup.observation_sizes), setup.n_actions, config.hidden_size, config.heads
-        )
         self._critics: dict[int, OwnAttentionCritic] = {}  # by worker
         super().__init__(config, setup)
+
+    @cached_property
+    def shape(self) -> AttentionShape:
+        """Of one critic."""
+        config = self.config
+        return AttentionShape(self.seen_sizes, self.setup.n_actions, config.hidden_size, config.heads)
 
     def critic_size(self) -> int:
         return 2 * self.shape.size
@@ -62,7 +67,8 @@ class SacFleet(JointFleet):
         # The target y, from the own policy, the others' a~' and the target critics at o'.
         policy_next = Policy.of(drawn.of_own(drawn.next_logits))
         weights_next = self._weights(drawn, policy_next, drawn.next_others)
-        inputs = critic.inputs(self._seen(read.next_observations), self._entered(drawn.next_others))
+        seen = self._seen(read.next_observations, read.next_fresh)
+        inputs = critic.inputs(seen, self._entered(drawn.next_others))
         q_next = self._values(critic, self.targets[run], inputs, run.start)
         y = bootstrap_target(config, drawn.rewards, read.ended, policy_next, weights_next, q_next)
 
@@ -75,7 +81,7 @@ class SacFleet(JointFleet):
         own = OwnSide(actions, policy, self._weights(drawn, policy, drawn.others), rho, rho_resampled, y)
 
         # Critic step (5.4a) on (o, a) and, if joint, on (o, a~); then the target critics follow.
-        seen = self._seen(read.observations)
+        seen = self._seen(read.observations, read.fresh)
         entered = [self._entered(read.actions), self._entered(drawn.others)]
         both = critic.inputs([torch.cat([x, x], dim=2) for x in seen], torch.cat(entered, dim=2))
         learned = both if config.joint else [x[:, :, :batch] for x in both]
@@ -125,9 +131,9 @@ class SacFleet(JointFleet):
         ]
         return self.shape.arrays(rows, places)
 
-    def _seen(self, observations: Tensor) -> list[Tensor]:
-        """Observations ``[b, n, batch, size]`` by group, each agent's own size, standardised by the batch."""
-        seen = standardise(observations.to(self.parameters.dtype)).values
+    def _seen(self, observations: Tensor, fresh: Tensor | None) -> list[Tensor]:
+        """What is seen of ``[b, n, batch, size]`` by group, each agent's own, standardised by the batch."""
+        seen = standardise(self.seen(observations, fresh)).values
         return [seen[:, group.agents, :, : group.observation_size] for group in self.shape.groups]
 
     def _entered(self, actions: Tensor) -> Tensor:

@@ -35,6 +35,24 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "consensus": {"shared": "attention"},
         **CHURNING,
     },
+    "the others' steps by message": {
+        "world": {
+            "env": "rover_tower",
+            "agents": 8,
+            "rollouts": 2,
+            "episode_steps": 25,
+            "mode": "realtime",
+            "period_s": 0.03,
+        },
+        "learner": {
+            "name": "f2a2_sac",
+            "information": "network",
+            "batch_size": 6,
+            "replay_transitions": 60,
+            "hidden_size": 8,
+        },
+        **CHURNING,
+    },
     "batteries": {"devices": {"custom_profiles": {"board": {"battery_j": 0.5}}}},
 }
 

@@ -95,6 +95,34 @@ def test_keeps_all_that_it_promises() -> None:
         assert replay.count.tolist() == [min(step + 1, 200) * ROLLOUTS] * N
 
 
+def test_older_steps_stand_in() -> None:
+    """Of agents that one knows late, the step that it knows; of those it does not know, zeros."""
+    replay = JointFleetReplay(N, SIZE, ACTIONS, 40, ROLLOUTS, with_ages=True)
+    rng = np.random.default_rng(3)
+    seen = rng.standard_normal((12, N, ROLLOUTS, SIZE)).astype(np.float32)
+    actions = rng.integers(1, ACTIONS, (12, N, ROLLOUTS))
+    ages = np.array([[-1, 1, 2] if t % 2 else [0, 3, -1] for t in range(12)], dtype=np.int8)
+    for t in range(3, 11):
+        known = np.tile(ages[t], (N, 1)), np.tile(ages[t + 1], (N, 1))
+        nothing = np.zeros((N, ROLLOUTS, ACTIONS), dtype=np.float32)
+        rewards = np.zeros((N, ROLLOUTS), dtype=np.float32)
+        replay.add(np.arange(N), seen[t], actions[t], nothing, rewards, seen[t + 1], np.zeros(N, bool), known)
+    numbers = replay.newest(np.array([1]), 6 * ROLLOUTS)
+    read = replay.gather(slice(1, 2), numbers, torch.device("cpu"))
+    assert read.fresh is not None and read.next_fresh is not None
+    for at in range(6 * ROLLOUTS):
+        t, rollout = 5 + at // ROLLOUTS, at % ROLLOUTS
+        for j in range(N):
+            now, after = ages[t, j], ages[t + 1, j]
+            expected = np.zeros(SIZE) if now < 0 else seen[t - now, j, rollout]
+            following = np.zeros(SIZE) if after < 0 else seen[t + 1 - after, j, rollout]
+            np.testing.assert_array_equal(read.observations[0, j, at], expected)
+            np.testing.assert_array_equal(read.next_observations[0, j, at], following)
+            assert int(read.actions[0, j, at]) == (0 if now < 0 else actions[t - now, j, rollout])
+            assert bool(read.fresh[0, j, at]) == (now == 0)
+            assert bool(read.next_fresh[0, j, at]) == (after == 0)
+
+
 def test_state_continues() -> None:
     first, second = (JointFleetReplay(N, SIZE, ACTIONS, 16, ROLLOUTS) for _ in range(2))
     rng = np.random.default_rng(5)

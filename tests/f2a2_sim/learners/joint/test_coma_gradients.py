@@ -15,8 +15,9 @@ from torch import Tensor
 from f2a2_sim.learners.config import LearnerConfig
 from f2a2_sim.learners.joint.coma_objective import td_lambda
 from tests.f2a2_sim.learners.joint.conftest import ACTIONS, ROLLOUTS, SIZES, make_joint, random_observations
+from tests.f2a2_sim.learners.joint.test_ddpg_gradients import seen_by_critics, with_ages
 from tests.f2a2_sim.learners.joint.test_mlp_critic import plain
-from tests.f2a2_sim.learners.joint.test_sac_gradients import Reference, standard
+from tests.f2a2_sim.learners.joint.test_sac_gradients import Reference
 
 N = len(SIZES)
 TERMS: dict[str, dict[str, Any]] = {
@@ -36,15 +37,15 @@ TERMS: dict[str, dict[str, Any]] = {
     "gradient clip": {"grad_clip": 0.05},
     "one block": {"block_agents": 3},
     "three layers": {"hidden_layers": 3},
+    "others' steps by message": {"information": "network"},
 }
 
 
 class ComaReference(Reference):
-    def values(self, row: Tensor, observations: Tensor, actions: Tensor) -> Tensor:  # type: ignore[override]
+    def values(self, row: Tensor, seen: list[Tensor], actions: Tensor) -> Tensor:  # type: ignore[override]
         """Q^i(o, (., a^-i)) ``[batch, actions]``."""
-        batch = observations.shape[1]
+        batch = seen[0].shape[0]
         number = torch.nn.functional.one_hot(torch.tensor(self.agent), N).double().expand(batch, N)
-        seen = [standard(observations[j, :, :size]) for j, size in enumerate(SIZES)]
         taken = torch.nn.functional.one_hot(actions, ACTIONS).double()
         taken[self.agent] = 0.0
         x = torch.cat([number, *seen, *taken, torch.ones(batch, 1, dtype=torch.float64)], dim=-1)
@@ -54,19 +55,21 @@ class ComaReference(Reference):
         c, i, n = self.config, self.agent, len(indices)
         read = self.fleet.replay.gather(slice(i, i + 1), indices[None], torch.device("cpu"))
         o, following = read.observations[0].double(), read.next_observations[0].double()
+        seen = seen_by_critics(read.observations, read.fresh)
+        next_seen = seen_by_critics(read.next_observations, read.next_fresh)
         r, ended, a = self.rewards(read.rewards[0].double()), read.ended[0], read.actions[0]
         others_next = self.sample(following, torch.from_numpy(uniforms).view(2, N, n)[1])
         critic = self.row[i].clone().requires_grad_()
         actor = self.row[i].clone().requires_grad_()
         each = torch.arange(n)
         with torch.no_grad():
-            v_next = self.values(self.targets[i], following, others_next)
+            v_next = self.values(self.targets[i], next_seen, others_next)
             v_next = (self.policy(i, following[i]).exp() * v_next).sum(dim=-1)
             y = torch.empty(n, dtype=torch.float64)
             for t in reversed(range(n)):
                 after = t + ROLLOUTS
                 goes_on = after < n and torch.equal(
-                    read.next_observations[0, :, t], read.observations[0, :, after]
+                    read.next_observations[0, i, t], read.observations[0, i, after]
                 )
                 trace = c.td_lambda if goes_on else 0.0
                 rest = y[after] if goes_on else 0.0
@@ -77,7 +80,7 @@ class ComaReference(Reference):
 
         taken = torch.nn.functional.one_hot(a[i], ACTIONS).double()
         weight = log_pi.exp() if c.exact_expectation else taken
-        q = self.values(critic, o, a)
+        q = self.values(critic, seen, a)
         delta = (q[each, a[i]] - y).detach()
         loss = (2 * c.alpha2 * delta * q[each, a[i]]).mean()
         if c.joint:
@@ -87,7 +90,7 @@ class ComaReference(Reference):
         new_targets = (1 - c.tau) * self.targets[i] + c.tau * new_critic
 
         with torch.no_grad():
-            q = self.values(new_row, o, a)
+            q = self.values(new_row, seen, a)
             advantage = q - (log_pi.exp() * q).sum(dim=-1, keepdim=True)
             limit = inf if c.td_clip is None else c.td_clip
             squared = (q[each, a[i]] - y).abs().clamp_max(limit) ** 2 if c.joint else torch.zeros(n)
@@ -101,7 +104,7 @@ class ComaReference(Reference):
 
 @pytest.mark.parametrize("name", TERMS)
 def test_update_is_the_formula(name: str) -> None:
-    fleet: Any = make_joint("f2a2_coma", **{"batch_size": 13, **TERMS[name]})
+    fleet = with_ages(make_joint("f2a2_coma", **{"batch_size": 13, **TERMS[name]}))
     rows = np.arange(N)
     uniforms = np.random.default_rng(3).random((N, fleet.draws_per_update))
     batch = fleet.draw_batch(rows, uniforms)

@@ -21,7 +21,7 @@ from torch import Tensor
 from f2a2_sim.errors import UsageError
 from f2a2_sim.learners.config import LearnerConfig
 from f2a2_sim.learners.isac_objective import Policy
-from f2a2_sim.learners.joint.ddpg import DdpgFleet
+from f2a2_sim.learners.joint.base import JointFleet
 from f2a2_sim.learners.joint.ddpg_objective import StraightThrough, add_entropy_bonus, smoothed
 from tests.f2a2_sim.learners.joint.conftest import ACTIONS, SIZES, make_joint
 from tests.f2a2_sim.learners.joint.test_mlp_critic import plain
@@ -44,6 +44,7 @@ TERMS: dict[str, dict[str, Any]] = {
     "gradient clip": {"grad_clip": 0.05},
     "blocks of two": {"block_agents": 2},
     "one block": {"block_agents": 3},
+    "others' steps by message": {"information": "network"},
 }
 ONE_PACE = {"policy_delay": (1,), "smoothing_noise": (0.5, 1.0), "smoothing_clip": (0.3, 0.8, 9.0)}
 """TD3 whose actors learn at every update; noise and clip of the three are (.5, .3), (1, .8), (.5, 9)."""
@@ -57,12 +58,28 @@ def straight_through(log_pi: Tensor, uniforms: Tensor, temperature: float) -> tu
     return chosen, one_hot + relaxed - relaxed.detach()
 
 
+def seen_by_critics(observations: Tensor, fresh: Tensor | None) -> list[Tensor]:
+    """Standardised, ``[batch, size]`` of each agent, and whether it is fresh if it may not be."""
+    seen = [observations[0, j, :, :size].double() for j, size in enumerate(SIZES)]
+    if fresh is not None:
+        seen = [torch.cat([x, is_fresh[:, None]], dim=1) for x, is_fresh in zip(seen, fresh[0], strict=True)]
+    return [standard(x) for x in seen]
+
+
+def with_ages(fleet: Any) -> Any:
+    """If others' steps come by message, they are now 0 to 2 steps old, or unknown; the own one is not."""
+    if fleet.config.information == "network":
+        ages = np.random.default_rng(7).integers(-1, 3, fleet.replay._ages.shape)
+        ages[..., np.arange(N), np.arange(N)] = 0
+        fleet.replay._ages[...] = ages
+    return fleet
+
+
 class DdpgReference(Reference):
-    def values(self, row: Tensor, observations: Tensor, actions: Tensor) -> Tensor:  # type: ignore[override]
+    def values(self, row: Tensor, seen: list[Tensor], actions: Tensor) -> Tensor:  # type: ignore[override]
         """Q_j^i(o, a) ``[twins, batch]`` for actions ``[n, batch, actions]``."""
-        batch = observations.shape[1]
+        batch = seen[0].shape[0]
         number = torch.nn.functional.one_hot(torch.tensor(self.agent), N).double().expand(batch, N)
-        seen = [standard(observations[j, :, :size]) for j, size in enumerate(SIZES)]
         x = torch.cat([number, *seen, *actions, torch.ones(batch, 1, dtype=torch.float64)], dim=-1)
         return plain(self.fleet.critic_shape, row[self.fleet.critic_columns], x)[..., 0]
 
@@ -89,6 +106,8 @@ class DdpgReference(Reference):
         twins = self.fleet.twins
         read = self.fleet.replay.gather(slice(i, i + 1), indices[None], torch.device("cpu"))
         o, following = read.observations[0].double(), read.next_observations[0].double()
+        seen = seen_by_critics(read.observations, read.fresh)
+        next_seen = seen_by_critics(read.next_observations, read.next_fresh)
         a, pi0 = read.actions[0], torch.softmax(read.logits[0].double(), dim=-1)
         r, ended = self.rewards(read.rewards[0].double()), read.ended[0]
         drawn = torch.from_numpy(uniforms[: 2 * N * n]).view(2, N, n)
@@ -106,7 +125,7 @@ class DdpgReference(Reference):
         one_hot = torch.nn.functional.one_hot(a, ACTIONS).double()
         with torch.no_grad():
             next_one_hot = torch.nn.functional.one_hot(others_next, ACTIONS).double()
-            q_next = self.values(self.targets[i], following, next_one_hot)
+            q_next = self.values(self.targets[i], next_seen, next_one_hot)
             y = r + c.discount * torch.where(ended, 0.0, q_next.min(dim=0).values)
             log_pi = self.policy(i, o[i])
             chosen, sampled = straight_through(log_pi, gumbel, c.gumbel_temperature)
@@ -116,7 +135,7 @@ class DdpgReference(Reference):
             rho_resampled = (1 / ratio[each, chosen]).clamp_max(c.truncation)
 
         q, q_resampled = (
-            self.values(critic, o, x) for x in (one_hot, self.with_own(others, sampled.detach()))
+            self.values(critic, seen, x) for x in (one_hot, self.with_own(others, sampled.detach()))
         )
         loss = torch.zeros((), dtype=torch.float64)
         for j in range(twins):
@@ -133,7 +152,7 @@ class DdpgReference(Reference):
 
         log_new = self.policy(i, o[i], actor)
         _, sampled = straight_through(log_new, gumbel, c.gumbel_temperature)
-        q_new = self.values(new_row, o, self.with_own(others, sampled))
+        q_new = self.values(new_row, seen, self.with_own(others, sampled))
         limit = inf if c.td_clip is None else c.td_clip
         delta = (q_new - y).detach().clamp(-limit, limit)
         pull = 2 * c.alpha2 * delta * rho_resampled if c.joint else torch.zeros_like(delta)
@@ -145,7 +164,7 @@ class DdpgReference(Reference):
         return torch.cat([new_critic, new_actor[self.fleet.actor_columns]]), new_targets
 
 
-def updated(fleet: DdpgFleet, rows: np.ndarray | None = None, seed: int = 3) -> dict[str, np.ndarray]:
+def updated(fleet: JointFleet, rows: np.ndarray | None = None, seed: int = 3) -> dict[str, np.ndarray]:
     """One update of ``rows``, with random numbers that are each agent's own."""
     rows = np.arange(N) if rows is None else rows
     uniforms = np.random.default_rng(seed).random((N, fleet.draws_per_update))[rows]
@@ -155,7 +174,7 @@ def updated(fleet: DdpgFleet, rows: np.ndarray | None = None, seed: int = 3) -> 
 @pytest.mark.parametrize("name", ["f2a2_ddpg", "f2a2_td3"])
 @pytest.mark.parametrize("term", TERMS)
 def test_update_is_the_formula(term: str, name: str) -> None:
-    fleet: Any = make_joint(name, **ONE_PACE, **TERMS[term])
+    fleet = with_ages(make_joint(name, **ONE_PACE, **TERMS[term]))
     assert fleet.twins == (2 if name == "f2a2_td3" else 1)
     rows = np.arange(N)
     uniforms = np.random.default_rng(3).random((N, fleet.draws_per_update))

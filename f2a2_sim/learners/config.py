@@ -133,20 +133,20 @@ class LearnerConfig(BaseModel):
         description="Temperature of the Gumbel-softmax sample through which the actor learns (f2a2_ddpg, "
         "f2a2_td3).",
     )
-    policy_delay: tuple[PositiveInt, ...] = Field(
-        (1, 2, 3),
+    policy_delay: list[PositiveInt] = Field(
+        [1, 2, 3],
         min_length=1,
         description="Updates of the critics for one of the actor (f2a2_td3): a list, of which agent i has "
         "number i modulo its length. The paper gives every agent another, and prints none.",
     )
-    smoothing_noise: tuple[NonNegativeFloat, ...] = Field(
-        (0.1, 0.2, 0.3),
+    smoothing_noise: list[NonNegativeFloat] = Field(
+        [0.1, 0.2, 0.3],
         min_length=1,
         description="Standard deviation of the noise on the logits of the target's actions (f2a2_td3): a "
         "list as policy_delay.",
     )
-    smoothing_clip: tuple[NonNegativeFloat, ...] = Field(
-        (0.5,), min_length=1, description="Largest such noise (f2a2_td3): a list as policy_delay."
+    smoothing_clip: list[NonNegativeFloat] = Field(
+        [0.5], min_length=1, description="Largest such noise (f2a2_td3): a list as policy_delay."
     )
     td_lambda: float = Field(
         0.8, ge=0, le=1, description="Lambda of the TD(lambda) returns (f2a2_coma); 0 is one step."

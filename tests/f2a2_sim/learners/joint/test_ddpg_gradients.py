@@ -46,7 +46,7 @@ TERMS: dict[str, dict[str, Any]] = {
     "one block": {"block_agents": 3},
     "others' steps by message": {"information": "network"},
 }
-ONE_PACE = {"policy_delay": (1,), "smoothing_noise": (0.5, 1.0), "smoothing_clip": (0.3, 0.8, 9.0)}
+ONE_PACE = {"policy_delay": [1], "smoothing_noise": [0.5, 1.0], "smoothing_clip": [0.3, 0.8, 9.0]}
 """TD3 whose actors learn at every update; noise and clip of the three are (.5, .3), (1, .8), (.5, 9)."""
 
 
@@ -208,8 +208,8 @@ def test_an_agent_depends_on_its_own_row_alone(name: str) -> None:
 
 def test_actors_learn_at_their_own_pace() -> None:
     """Actor i at every (i + 1)th update; each of its steps is Adam's next, whatever lies between."""
-    fleet: Any = make_joint("f2a2_td3", policy_delay=(1, 2, 3), block_agents=3)
-    single: Any = make_joint("f2a2_td3", policy_delay=(1, 2, 3), block_agents=1)
+    fleet: Any = make_joint("f2a2_td3", policy_delay=[1, 2, 3], block_agents=3)
+    single: Any = make_joint("f2a2_td3", policy_delay=[1, 2, 3], block_agents=1)
     columns = fleet.actor_columns
     for update in range(1, 7):
         before = fleet.parameters.clone()
@@ -285,4 +285,4 @@ def test_what_they_cannot_do_is_said() -> None:
         with pytest.raises(UsageError, match=rf"{name} has no attention; use critic"):
             make_joint(name, {"shared": "attention"})
     with pytest.raises(ValueError, match="policy_delay"):
-        LearnerConfig(name="f2a2_td3", policy_delay=())
+        LearnerConfig(name="f2a2_td3", policy_delay=[])

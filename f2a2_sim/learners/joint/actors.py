@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from f2a2_sim.learners.stacked import MlpArrays, MlpShape, evaluate
+from f2a2_sim.learners.stacked import LEAK, MlpShape, evaluate
 from f2a2_sim.learners.standardise import RunningMoments, standardise
 
 
@@ -47,8 +47,7 @@ class Actors:
 
     def frozen(self) -> FrozenActors:
         """All policies as they are now: what agents know of each other's while they learn."""
-        every = torch.arange(self.rows.shape[0], device=self.rows.device)
-        return FrozenActors(self.shape.arrays(self.rows.clone()), self.moments.part(every))
+        return FrozenActors(self.shape, self.rows.clone(), self.moments)
 
     def logits(self, agents: Tensor, observations: Tensor) -> Tensor:
         """``[r, batch, actions]`` of some agents' raw observations ``[r, batch, size]``."""
@@ -71,15 +70,26 @@ class Actors:
 
 
 class FrozenActors:
-    """Everybody's policy at one moment."""
+    """Everybody's policy at one moment; the first layers read raw observations.
 
-    def __init__(self, arrays: MlpArrays, moments: RunningMoments) -> None:
-        self._arrays = arrays
-        self._moments = moments
+    One agent's activations stay in the cache from layer to layer, and those of all would not.
+    """
+
+    def __init__(self, shape: MlpShape, rows: Tensor, moments: RunningMoments) -> None:
+        first, *rest = shape.views(rows)
+        weights, biases = moments.folded(first)
+        further = [(w.squeeze(1), b.squeeze(1)) for w, b in zip(rest[0::2], rest[1::2], strict=True)]
+        by_layer = [(weights, biases), *further]
+        self._policies = [[(w[agent], b[agent]) for w, b in by_layer] for agent in range(rows.shape[0])]
 
     def logits(self, observations: Tensor) -> Tensor:
         """``[b, n, batch, actions]`` of everybody's raw observations ``[b, n, batch, size]``."""
-        b, n, batch, size = observations.shape
-        by_agent = observations.transpose(0, 1).reshape(n, b * batch, size)
-        inputs = torch.nn.functional.pad(self._moments.standardise(by_agent), (0, 1), value=1.0)
-        return evaluate(self._arrays, inputs).view(n, b, batch, -1).transpose(0, 1)
+        b, _, batch, _ = observations.shape
+        everybody = []
+        for layers, seen in zip(self._policies, observations.unbind(1), strict=True):
+            (weight, bias), *further = layers
+            above = torch.addmm(bias, seen.reshape(b * batch, -1), weight)
+            for weight, bias in further:
+                above = torch.addmm(bias, torch.nn.functional.leaky_relu_(above, LEAK), weight)
+            everybody.append(above.view(b, batch, -1))
+        return torch.stack(everybody, dim=1)

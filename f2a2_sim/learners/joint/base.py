@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -41,11 +42,17 @@ class Drawn:
     run: slice
     transitions: JointTransitions
     rewards: Tensor  # [b, batch], as the learner sees them
-    logits: Tensor  # of everybody's policy at o, as the agent knows them [b, n, batch, actions]
-    next_logits: Tensor  # the same at o'
-    others: Tensor  # a~, int64 [b, n, batch]; the own entry is a sample of the own policy
-    next_others: Tensor  # a~', drawn from `JointFleet.target_logits`
+    next_logits: Tensor  # of everybody's policy at o', as the agent knows them [b, n, batch, actions]
+    next_others: Tensor  # a~', int64 [b, n, batch]; the own entry is a sample of the own policy
+    policies: FrozenActors
+    uniforms: Tensor  # for a~ [b, n, batch]
     noise: Tensor  # the uniforms that the learner asked for besides [b, batch, resampled_draws - 2 n]
+
+    @cached_property
+    def others(self) -> Tensor:
+        """a~, int64 ``[b, n, batch]``; the own entry is a sample of the own policy."""
+        seen = self.transitions.observations.to(self.rewards.dtype)
+        return choose(self.policies.logits(seen), self.uniforms)
 
     @property
     def own(self) -> Tensor:
@@ -215,16 +222,16 @@ class JointFleet(ABC):
             mean, deviation = (torch.from_numpy(m).to(rewards) for m in self.replay.reward_moments(run))
             scale = torch.where(deviation > 0, 1.0 / deviation, 0.0)
             rewards = (rewards - mean.unsqueeze(1)) * scale.unsqueeze(1)
-        logits = policies.logits(read.observations.to(rewards.dtype))
         next_logits = policies.logits(read.next_observations.to(rewards.dtype))
         assert batch.resample is not None
         uniforms = torch.from_numpy(batch.resample).to(rewards.device)
-        count = logits.shape[1] * logits.shape[2]
+        shape = next_logits.shape[:3]
+        count = shape[1] * shape[2]
         noise = uniforms[:, 2 * count :].view(*rewards.shape, -1)
-        others = choose(logits, uniforms[:, :count].view(logits.shape[:3]))
         target_logits = self.target_logits(run, next_logits, noise)
-        next_others = choose(target_logits, uniforms[:, count : 2 * count].view(logits.shape[:3]))
-        return Drawn(run, read, rewards, logits, next_logits, others, next_others, noise)
+        next_others = choose(target_logits, uniforms[:, count : 2 * count].view(shape))
+        now = uniforms[:, :count].view(shape)
+        return Drawn(run, read, rewards, next_logits, next_others, policies, now, noise)
 
     def step(self, run: slice, columns: slice, counts: Tensor | None = None) -> None:
         """One step of Adam along `gradient` + grad R + lambda + beta (w~ - w), clipped before the penalty.

@@ -33,6 +33,13 @@ def standardise(values: Tensor) -> Standardised:
     return Standardised(centred.mul_(torch.rsqrt(variance + _EPSILON).unsqueeze(-2)), mean, variance)
 
 
+def standardise_(values: Tensor, scratch: Tensor) -> None:
+    """The same in place; ``scratch``, of the same shape, is overwritten."""
+    values.sub_(values.mean(dim=-2, keepdim=True))
+    variance = torch.square(values, out=scratch).mean(dim=-2, keepdim=True)
+    values.mul_(torch.rsqrt(variance + _EPSILON))
+
+
 class RunningMoments:
     """Means and unbiased variances ``[n, size]`` of what was seen lately, by which to act."""
 

@@ -24,9 +24,8 @@ from f2a2_sim.learners.isac_objective import Policy, importance_weights
 from f2a2_sim.learners.joint.base import Drawn, JointFleet
 from f2a2_sim.learners.joint.coma_objective import OnPolicy, actor_gradient, critic_gradient, td_lambda
 from f2a2_sim.learners.joint.ddpg_objective import add_entropy_bonus
-from f2a2_sim.learners.joint.mlp_critic import JointInputLayout, JointInputs, JointMlpCritic
+from f2a2_sim.learners.joint.mlp_critic import JointInputLayout, JointMlpCritic
 from f2a2_sim.learners.stacked import MlpShape
-from f2a2_sim.learners.standardise import standardise
 
 
 class ComaFleet(JointFleet):
@@ -64,7 +63,8 @@ class ComaFleet(JointFleet):
 
         # TD(lambda) returns y, from the target critic at every o'.
         targets = self.critic_shape.arrays(self.targets[run])
-        at_next = self._inputs(own, read.next_observations, read.next_fresh, drawn.next_others)
+        seen = self.seen(read.next_observations, read.next_fresh)
+        at_next = critic.inputs(own, seen, [drawn.next_others], own_asked=True)
         q_next = critic.forward(targets, at_next)[0]
         next_values = (torch.softmax(drawn.of_own(drawn.next_logits), dim=-1) * q_next).sum(dim=-1)
         by_time = [
@@ -80,7 +80,8 @@ class ComaFleet(JointFleet):
         known = OnPolicy(actions, policy, y)
 
         # Critic step (5.4a); then the target critic follows.
-        inputs = self._inputs(own, read.observations, read.fresh, read.actions)
+        seen = self.seen(read.observations, read.fresh)
+        inputs = critic.inputs(own, seen, [read.actions], own_asked=True)
         q = critic.forward(parameters, inputs)
         taken = q[0].gather(-1, actions)
         out = self.critic_shape.arrays(self.gradient[run, self.critic_columns])
@@ -100,12 +101,6 @@ class ComaFleet(JointFleet):
         entropy = -(policy.probabilities * policy.log).sum(dim=-1, keepdim=True)
         values = [entropy, taken, delta.abs(), delta.square(), rho]
         return torch.stack(values).mean(dim=(2, 3), dtype=torch.float64)
-
-    def _inputs(
-        self, own: Tensor, observations: Tensor, fresh: Tensor | None, actions: Tensor
-    ) -> JointInputs:
-        seen = standardise(self.seen(observations, fresh)).values
-        return self.layout.inputs(own, seen, [actions], own_asked=True)
 
     def activations(self) -> int:
         batch, critic = self.transitions_per_update, JointMlpCritic(self.layout, self.critic_shape)

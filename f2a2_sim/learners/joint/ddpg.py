@@ -28,9 +28,8 @@ from f2a2_sim.learners.joint.ddpg_objective import (
     bootstrap_target,
     critic_gradient,
 )
-from f2a2_sim.learners.joint.mlp_critic import JointInputLayout, JointInputs, JointMlpCritic
+from f2a2_sim.learners.joint.mlp_critic import JointInputLayout, JointMlpCritic
 from f2a2_sim.learners.stacked import MlpShape
-from f2a2_sim.learners.standardise import standardise
 
 
 class DdpgFleet(JointFleet):
@@ -75,7 +74,8 @@ class DdpgFleet(JointFleet):
 
         # The target y, from a~' and the target critics at o'.
         targets = self.critic_shape.arrays(self.targets[run])
-        at_next = self._inputs(own, read.next_observations, read.next_fresh, [drawn.next_others])
+        seen = self.seen(read.next_observations, read.next_fresh)
+        at_next = critic.inputs(own, seen, [drawn.next_others])
         q_next = critic.forward(targets, at_next).squeeze(-1)
         y = bootstrap_target(config, drawn.rewards, read.ended, q_next)
 
@@ -94,7 +94,7 @@ class DdpgFleet(JointFleet):
         resampled = drawn.others.index_put(
             (torch.arange(len(own), device=own.device), own), sample.chosen
         )
-        both = self._inputs(own, read.observations, read.fresh, [read.actions, resampled])
+        both = critic.inputs(own, self.seen(read.observations, read.fresh), [read.actions, resampled])
         learned = both if config.joint else both.variant(0)
         q = critic.forward(parameters, learned).squeeze(-1)
         taken = q[..., :batch].clone()
@@ -115,12 +115,6 @@ class DdpgFleet(JointFleet):
             add_entropy_bonus(config, policy, logit_gradient)
             self.step_actor(drawn, network, actor_inputs, logit_gradient)
         return _statistics(policy, known, taken)
-
-    def _inputs(
-        self, own: Tensor, observations: Tensor, fresh: Tensor | None, actions: list[Tensor]
-    ) -> JointInputs:
-        seen = standardise(self.seen(observations, fresh)).values
-        return self.layout.inputs(own, seen, actions)
 
     def activations(self) -> int:
         batch, critic = self.config.batch_size, JointMlpCritic(self.layout, self.critic_shape)

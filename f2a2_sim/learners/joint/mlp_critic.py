@@ -4,10 +4,11 @@ What a critic of agent i reads is
 
     x = [number of i, one-hot (n) | o^1 .. o^n, each its own size | a^1 .. a^n, one-hot | 1]
 
-The number is there because the critic is the consensus variable: the parameters of all devices are averaged,
-though every agent has a reward of its own, and an average can tell whose return it is asked for by the number
-alone. COMA's critic (Foerster et al., AAAI 2018) puts out the values of all own actions,
-Q^i(o, (., a^-i)), and the block of the own action is left empty.
+with observations standardised by the batch, as MAAC's critic reads them. The number is there because the
+critic is the consensus variable: the parameters of all devices are averaged, though every agent has a reward
+of its own, and an average can tell whose return it is asked for by the number alone. COMA's critic (Foerster et
+al., AAAI 2018) puts out the values of all own actions, Q^i(o, (., a^-i)), and the block of the own action is
+left empty.
 
 All agents of a block are one batched product each. The first layer is most of an update, and its inputs often
 differ in the actions alone, as (o, a) and (o, a~) do: what observations add to it is computed once for all
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor
 
 from f2a2_sim.learners.stacked import MlpArrays, MlpShape, StackedMlp
+from f2a2_sim.learners.standardise import standardise_
 
 
 @dataclass(frozen=True)
@@ -62,29 +64,26 @@ class JointInputLayout:
             )
             agent, column = agent + count, column + count * size
 
-    def inputs(
-        self, own: Tensor, observations: Tensor, actions: Sequence[Tensor], own_asked: bool = False
-    ) -> JointInputs:
-        """Inputs of the critics of agents ``own`` ``[b]`` for variants that differ in their actions.
-
-        ``observations`` is ``[b, n, batch, largest size]``, what lies behind an agent's own size is not read;
-        each of ``actions`` int64 ``[b, n, batch]``. ``own_asked``: the block of the own action stays empty.
-        """
-        b, n, batch, _ = observations.shape
-        common = observations.new_zeros(b, batch, self.common)
-        common[..., :n].scatter_(-1, own.view(b, 1, 1).expand(b, batch, 1), 1.0)
+    def write_common(self, common: Tensor, own: Tensor, observations: Tensor, scratch: Tensor) -> None:
+        """Numbers and standardised observations into ``common`` ``[b, batch, common]``; see `inputs`."""
+        number, seen = common[..., : self.n_agents], common[..., self.n_agents :]
+        number.zero_().scatter_(-1, own.view(-1, 1, 1).expand(-1, common.shape[1], 1), 1.0)
         for agents, columns, size in self._groups:
             place = torch.unflatten(common[..., columns], -1, (-1, size))
             place.copy_(observations[:, agents, :, :size].transpose(1, 2))
+        standardise_(seen, scratch[..., self.n_agents :])
+
+    def write_actions(
+        self, variants: Tensor, own: Tensor, actions: Sequence[Tensor], own_asked: bool
+    ) -> None:
+        """One-hot actions and a 1 into ``variants`` ``[b, m * batch, n * actions + 1]``; see `inputs`."""
         joined = actions[0] if len(actions) == 1 else torch.cat(list(actions), dim=2)
-        variants = observations.new_zeros(b, joined.shape[2], n * self.n_actions + 1)
-        first = self.n_actions * torch.arange(n, device=joined.device)
-        variants.scatter_(-1, joined.transpose(1, 2) + first, 1.0)
+        first = self.n_actions * torch.arange(self.n_agents, device=joined.device)
+        variants.zero_().scatter_(-1, joined.transpose(1, 2) + first, 1.0)
         if own_asked:
             block = self._own_block(own).unsqueeze(1).expand(-1, joined.shape[2], -1)
             variants.scatter_(-1, block, 0.0)
         variants[..., -1] = 1.0
-        return JointInputs(common, variants)
 
     def own_action_columns(self, own: Tensor) -> Tensor:
         """Columns of x that hold the own action: int64 ``[b, actions]``."""
@@ -96,7 +95,7 @@ class JointInputLayout:
 
 
 class JointMlpCritic:
-    """Passes of a block of critics; activations lie in buffers that the next pass overwrites.
+    """Passes of a block of critics; inputs and activations lie in buffers that the next ones overwrite.
 
     ``shape`` has `JointInputLayout.width` inputs, 1 output (``[Q]``) or one for every own action, and as many
     branches as there are twins. Threads need one each.
@@ -107,6 +106,24 @@ class JointMlpCritic:
         self.layout = layout
         self.shape = shape
         self._passes: dict[tuple[int, int, torch.dtype], StackedMlp] = {}
+        self._buffers: dict[tuple[str, tuple[int, ...], torch.dtype], Tensor] = {}
+
+    def inputs(
+        self, own: Tensor, observations: Tensor, actions: Sequence[Tensor], own_asked: bool = False
+    ) -> JointInputs:
+        """Inputs of the critics of agents ``own`` ``[b]`` for variants that differ in their actions.
+
+        ``observations`` is ``[b, n, batch, largest size]``, what lies behind an agent's own size is not read;
+        each of ``actions`` int64 ``[b, n, batch]``. ``own_asked``: the block of the own action stays empty.
+        """
+        b, n, batch, _ = observations.shape
+        shape = (b, batch, self.layout.common)
+        common = self._buffer("common", shape, observations)
+        self.layout.write_common(common, own, observations, self._buffer("scratch", shape, observations))
+        rows, width = len(actions) * batch, n * self.layout.n_actions + 1
+        variants = self._buffer("variants", (b, rows, width), observations)
+        self.layout.write_actions(variants, own, actions, own_asked)
+        return JointInputs(common, variants)
 
     def forward(self, parameters: MlpArrays, inputs: JointInputs) -> Tensor:
         """Values ``[twins, b, m * batch, outputs]``."""
@@ -149,7 +166,7 @@ class JointMlpCritic:
     def activations(self, batch: int, variants: int) -> int:
         """Numbers that one agent's passes hold at once, inputs included."""
         layout, rows = self.layout, batch * variants
-        inputs = batch * layout.common + rows * (layout.width - layout.common + 1)
+        inputs = 2 * batch * layout.common + rows * (layout.width - layout.common + 1)
         shapes = StackedMlp.memory_shapes(self.shape, 1, rows)
         buffers = sum(torch.Size(shape).numel() for shape in shapes)
         return inputs + buffers + self.shape.branches * rows * self.shape.hidden
@@ -163,10 +180,16 @@ class JointMlpCritic:
         b, rows, _ = inputs.variants.shape
         key = (b, rows, inputs.variants.dtype)
         if key not in self._passes:
+            shapes = StackedMlp.memory_shapes(self.shape, b, rows)
             with torch.inference_mode(False):  # or they could be written in that mode alone
-                memory = [
-                    inputs.variants.new_zeros(shape)
-                    for shape in StackedMlp.memory_shapes(self.shape, b, rows)
-                ]
+                memory = [inputs.variants.new_zeros(shape) for shape in shapes]
             self._passes[key] = StackedMlp(self.shape.hidden, memory)
         return self._passes[key]
+
+    def _buffer(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Memory for ``name``, kept: fresh pages cost more than writing what they hold."""
+        key = (name, shape, like.dtype)
+        if key not in self._buffers:
+            with torch.inference_mode(False):
+                self._buffers[key] = like.new_zeros(shape)
+        return self._buffers[key]

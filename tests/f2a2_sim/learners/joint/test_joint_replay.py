@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -154,3 +155,21 @@ def test_too_small_is_said() -> None:
 def test_observations_are_padded() -> None:
     padded = padded_observations([np.ones((2, 3), np.float32), np.full((2, 1), 2.0, np.float32)], 2)
     assert padded.tolist() == [[[1, 1, 1]] * 2, [[2, 0, 0]] * 2]
+
+
+def test_what_follows_what_in_the_newest_steps() -> None:
+    """A transition is followed where the agent remembers the next step and that begins where it ended."""
+    replay = JointFleetReplay(N, SIZE, ACTIONS, 40, ROLLOUTS)
+    held = added(replay, np.random.default_rng(4), 30)
+    for row, all_steps in enumerate(held):
+        count = int(replay.count[row])
+        steps = all_steps[len(all_steps) - count // ROLLOUTS :]
+        numbers = replay.newest(np.array([row]), count)
+        followed = replay.gather(slice(row, row + 1), numbers, torch.device("cpu")).followed
+        expected = [
+            after["number"] == step["number"] + 1
+            and np.array_equal(after["observations"], step["next_observations"])
+            for step, after in pairwise(steps)
+        ]
+        assert True in expected and False in expected
+        assert followed.view(-1, ROLLOUTS).tolist() == [[goes_on] * ROLLOUTS for goes_on in [*expected, False]]

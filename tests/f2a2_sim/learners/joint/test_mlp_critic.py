@@ -29,7 +29,9 @@ def written_out(observations: Tensor, actions: Tensor, critic: int, at: int, own
     own = int(OWN[critic])
     x = [float(agent == own) for agent in range(N)]
     for agent, size in enumerate(SIZES):
-        x += [float(v) for v in observations[critic, agent, at, :size]]
+        for number in range(size):
+            seen = observations[critic, agent, :, number].numpy()
+            x.append(float((seen[at] - seen.mean()) / np.sqrt(seen.var() + 1e-5)))
     for agent in range(N):
         for action in range(ACTIONS):
             taken = int(actions[critic, agent, at]) == action
@@ -42,17 +44,19 @@ def written_out(observations: Tensor, actions: Tensor, critic: int, at: int, own
 def test_inputs_are_what_is_written(variants: int, own_asked: bool) -> None:
     observations, actions = world()
     layout = JointInputLayout(SIZES, ACTIONS)
-    inputs = layout.inputs(OWN, observations, actions[:variants], own_asked)
+    critic = JointMlpCritic(layout, MlpShape(layout.width, HIDDEN, 2, 1))
+    critic.inputs(OWN, *world(seed=1), own_asked)  # what lay there before does not matter
+    inputs = critic.inputs(OWN, observations, actions[:variants], own_asked)
     expected = [
         [written_out(observations, a, c, t, own_asked) for a in actions[:variants] for t in range(BATCH)]
         for c in range(len(OWN))
     ]
     assert layout.width + 1 == len(expected[0][0])
-    np.testing.assert_array_equal(inputs.whole(), np.array(expected))
+    np.testing.assert_allclose(inputs.whole(), np.array(expected), atol=1e-12)
     last = inputs.variant(variants - 1).whole()
-    np.testing.assert_array_equal(last, np.array(expected)[:, -BATCH:])
-    for critic, columns in enumerate(layout.own_action_columns(OWN)):
-        first = N + sum(SIZES) + int(OWN[critic]) * ACTIONS
+    np.testing.assert_allclose(last, np.array(expected)[:, -BATCH:], atol=1e-12)
+    for c, columns in enumerate(layout.own_action_columns(OWN)):
+        first = N + sum(SIZES) + int(OWN[c]) * ACTIONS
         assert columns.tolist() == list(range(first, first + ACTIONS))
 
 
@@ -79,8 +83,8 @@ def test_passes_are_those_of_single_networks(variants: int, twins: int, outputs:
     generator = torch.Generator().manual_seed(1)
     parameters = torch.randn(len(OWN), shape.size, dtype=torch.float64, generator=generator)
     observations, actions = world()
-    inputs = layout.inputs(OWN, observations, actions[:variants])
     critic = JointMlpCritic(layout, shape)
+    inputs = critic.inputs(OWN, observations, actions[:variants])
     values = critic.forward(shape.arrays(parameters), inputs).clone()
     upstream = torch.randn(values.shape, dtype=torch.float64, generator=generator)
     gradient = torch.zeros_like(parameters)
@@ -110,7 +114,7 @@ def test_a_critic_depends_on_its_own_row_alone() -> None:
     results = []
     for p, o, a in ((parameters, observations, actions[0]), (other_parameters, others, other_actions[0])):
         critic, gradient = JointMlpCritic(layout, shape), torch.zeros_like(p)
-        inputs = layout.inputs(OWN, o, [a])
+        inputs = critic.inputs(OWN, o, [a])
         values = critic.forward(shape.arrays(p), inputs).clone()
         critic.backward(shape.arrays(p), inputs, upstream, shape.arrays(gradient))
         results.append((values[0], gradient))
@@ -124,9 +128,10 @@ def test_observations_are_multiplied_once_for_all_variants() -> None:
     shape = MlpShape(layout.width, HIDDEN, 2, 1)
     parameters = torch.zeros(len(OWN), shape.size, dtype=torch.float64)
     observations, actions = world()
-    inputs = layout.inputs(OWN, observations, actions)
+    critic = JointMlpCritic(layout, shape)
+    inputs = critic.inputs(OWN, observations, actions)
     with FlopCounterMode(display=False) as counter:
-        JointMlpCritic(layout, shape).forward(shape.arrays(parameters), inputs)
+        critic.forward(shape.arrays(parameters), inputs)
     variant = (N * ACTIONS + 1) * HIDDEN + HIDDEN * HIDDEN + HIDDEN
     expected = 2 * len(OWN) * BATCH * (layout.common * HIDDEN + 2 * variant)
     assert counter.get_total_flops() == expected

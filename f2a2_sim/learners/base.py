@@ -173,8 +173,11 @@ class Batch:
 LearnerFactory = Callable[[LearnerConfig, FleetSetup], Learner]
 
 _LEARNERS = {
+    "f2a2_coma": "f2a2_sim.learners.joint.coma:ComaFleet",
+    "f2a2_ddpg": "f2a2_sim.learners.joint.ddpg:DdpgFleet",
     "f2a2_isac": "f2a2_sim.learners.isac:IsacFleet",
     "f2a2_sac": "f2a2_sim.learners.joint.sac:SacFleet",
+    "f2a2_td3": "f2a2_sim.learners.joint.td3:Td3Fleet",
 }
 
 

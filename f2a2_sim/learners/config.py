@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, model_validator
 
 _COOPERATIVE_MPE: dict[str, Any] = {
     "learning_rate": 1e-3,
@@ -18,7 +18,10 @@ _COOPERATIVE_MPE: dict[str, Any] = {
     "block_agents": 1,
 }
 DEFAULTS: dict[str, dict[str, Any]] = {
+    "f2a2_coma": {**_COOPERATIVE_MPE, "replay_transitions": 4096},  # it learns from the newest batch alone
+    "f2a2_ddpg": _COOPERATIVE_MPE,
     "f2a2_sac": _COOPERATIVE_MPE,
+    "f2a2_td3": _COOPERATIVE_MPE,
 }
 """Learners whose defaults are others than those of the fields: the paper's for Cooperative MPE."""
 
@@ -33,7 +36,8 @@ class LearnerConfig(BaseModel):
 
     name: str = Field(
         "f2a2_isac",
-        description="The learner: f2a2_isac, f2a2_sac, or your own as package.module:callable.",
+        description="The learner: f2a2_coma, f2a2_ddpg, f2a2_isac, f2a2_sac, f2a2_td3, or your own as "
+        "package.module:callable.",
     )
     args: dict[str, bool | int | float | str | None] = Field(
         default_factory=dict, description="Settings of a learner of your own; the package's take none."
@@ -122,6 +126,36 @@ class LearnerConfig(BaseModel):
     heads: int = Field(4, ge=1, description="Heads of the attention critic (f2a2_sac).")
     attention_decay: float = Field(
         1e-3, ge=0, description="Weight of the squared attention logits in the critic's loss (f2a2_sac)."
+    )
+    gumbel_temperature: float = Field(
+        1.0,
+        gt=0,
+        description="Temperature of the Gumbel-softmax sample through which the actor learns (f2a2_ddpg, "
+        "f2a2_td3).",
+    )
+    policy_delay: list[PositiveInt] = Field(
+        [1, 2, 3],
+        min_length=1,
+        description="Updates of the critics for one of the actor (f2a2_td3): a list, of which agent i has "
+        "number i modulo its length. The paper gives every agent another, and prints none.",
+    )
+    smoothing_noise: list[NonNegativeFloat] = Field(
+        [0.1, 0.2, 0.3],
+        min_length=1,
+        description="Standard deviation of the noise on the logits of the target's actions (f2a2_td3): a "
+        "list as policy_delay.",
+    )
+    smoothing_clip: list[NonNegativeFloat] = Field(
+        [0.5], min_length=1, description="Largest such noise (f2a2_td3): a list as policy_delay."
+    )
+    td_lambda: float = Field(
+        0.8, ge=0, le=1, description="Lambda of the TD(lambda) returns (f2a2_coma); 0 is one step."
+    )
+    entropy_bonus: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of the policy's entropy in the actor's objective alone (f2a2_coma, f2a2_ddpg, "
+        "f2a2_td3; the paper has none).",
     )
     block_agents: int = Field(
         8,

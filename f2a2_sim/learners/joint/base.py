@@ -44,7 +44,8 @@ class Drawn:
     logits: Tensor  # of everybody's policy at o, as the agent knows them [b, n, batch, actions]
     next_logits: Tensor  # the same at o'
     others: Tensor  # a~, int64 [b, n, batch]; the own entry is a sample of the own policy
-    next_others: Tensor  # a~'
+    next_others: Tensor  # a~', drawn from `JointFleet.target_logits`
+    noise: Tensor  # the uniforms that the learner asked for besides [b, batch, resampled_draws - 2 n]
 
     @property
     def own(self) -> Tensor:
@@ -113,8 +114,12 @@ class JointFleet(ABC):
 
     @property
     def resampled_draws(self) -> int:
-        """Uniforms of one transition beside that of its choice: by default a~' and a~ of everybody."""
+        """Uniforms of one transition beside that of its choice: a~, a~' of everybody, then `Drawn.noise`."""
         return 2 * self.n_agents
+
+    def target_logits(self, run: slice, next_logits: Tensor, noise: Tensor) -> Tensor:
+        """From what a~' is drawn ``[b, n, batch, actions]``: by default everybody's policy at o'."""
+        return next_logits
 
     @property
     def seen_sizes(self) -> tuple[int, ...]:
@@ -162,17 +167,23 @@ class JointFleet(ABC):
 
     def can_update(self, rows: IntArray) -> BoolArray:
         """Whether each row holds ``warmup_transitions``, and at least a batch."""
-        needed = max(self.config.warmup_transitions, self.config.batch_size)
+        needed = max(self.config.warmup_transitions, self.transitions_per_update)
         return np.asarray(self.replay.count[rows] >= needed)
+
+    @property
+    def transitions_per_update(self) -> int:
+        """``batch_size``, and on policy as many more as make whole steps of all rollouts."""
+        size, rollouts = self.config.batch_size, self.setup.rollouts
+        return -(-size // rollouts) * rollouts if self.on_policy else size
 
     @property
     def draws_per_update(self) -> int:
         """Uniforms of one update."""
-        return self.config.batch_size * (1 + self.resampled_draws)
+        return self.transitions_per_update * (1 + self.resampled_draws)
 
     def draw_batch(self, rows: IntArray, uniforms: FloatArray) -> Batch:
         """Choose transitions uniformly among those held, or on policy the newest ones."""
-        n = self.config.batch_size
+        n = self.transitions_per_update
         numbers = (
             self.replay.newest(rows, n) if self.on_policy else self.replay.sample(rows, uniforms[:, :n])
         )
@@ -209,16 +220,23 @@ class JointFleet(ABC):
         assert batch.resample is not None
         uniforms = torch.from_numpy(batch.resample).to(rewards.device)
         count = logits.shape[1] * logits.shape[2]
+        noise = uniforms[:, 2 * count :].view(*rewards.shape, -1)
         others = choose(logits, uniforms[:, :count].view(logits.shape[:3]))
-        next_others = choose(next_logits, uniforms[:, count : 2 * count].view(logits.shape[:3]))
-        return Drawn(run, read, rewards, logits, next_logits, others, next_others)
+        target_logits = self.target_logits(run, next_logits, noise)
+        next_others = choose(target_logits, uniforms[:, count : 2 * count].view(logits.shape[:3]))
+        return Drawn(run, read, rewards, logits, next_logits, others, next_others, noise)
 
-    def step(self, run: slice, columns: slice) -> None:
-        """One step of Adam along `gradient` + grad R + lambda + beta (w~ - w), clipped before the penalty."""
+    def step(self, run: slice, columns: slice, counts: Tensor | None = None) -> None:
+        """One step of Adam along `gradient` + grad R + lambda + beta (w~ - w), clipped before the penalty.
+
+        ``counts`` ``[b]``: which step this is for those columns, if not that of the agent's updates.
+        """
         gradient = self.gradient[run, columns]
         if self.config.grad_clip is not None:
             clip_rows(gradient, self.config.grad_clip)
         rows = self.adam.rows(run, columns)
+        if counts is not None:
+            rows = dataclasses.replace(rows, steps=list(counts.unbind(0)))
         self._shared.descend(self.adam, rows, run, columns, gradient, self.config.l2)
 
     def follow_targets(self, run: slice) -> None:
@@ -241,13 +259,25 @@ class JointFleet(ABC):
         return network, inputs, network.forward(arrays, inputs)[0]
 
     def step_actor(self, drawn: Drawn, network: StackedMlp, inputs: Tensor, logit_gradient: Tensor) -> None:
-        """Descend along ``logit_gradient`` ``[b, batch, actions]`` after `actor_pass`; moments follow."""
+        """Descend along ``logit_gradient`` ``[b, batch, actions]`` after `actor_pass`; moments follow.
+
+        Both only for agents whose actor is due.
+        """
         run = drawn.run
         arrays = self.actor_shape.arrays(self.parameters[run, self.actor_columns])
         out = self.actor_shape.arrays(self.gradient[run, self.actor_columns])
         network.backward(arrays, inputs, logit_gradient.unsqueeze(0), out)
-        self.step(run, self.actor_columns)
-        self.actors.follow(run, drawn.of_own(drawn.transitions.observations).to(inputs.dtype))
+        seen = drawn.of_own(drawn.transitions.observations).to(inputs.dtype)
+        counts = self.actor_counts(run)
+        due = np.flatnonzero((counts > 0).cpu().numpy())
+        for part, _ in blocks_of(due, len(counts)):
+            rows = slice(run.start + part.start, run.start + part.stop)
+            self.step(rows, self.actor_columns, counts[part])
+            self.actors.follow(rows, seen[part])
+
+    def actor_counts(self, run: slice) -> Tensor:
+        """Which step of its actor each agent's present update takes ``[b]``; 0 where none is due."""
+        return self.adam.steps[run]
 
     # ------------------------------------------------------------------ consensus
 

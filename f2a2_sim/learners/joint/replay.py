@@ -42,6 +42,7 @@ class JointTransitions:
     logits: Tensor  # [b, batch, actions]: the own behaviour policy's
     rewards: Tensor  # [b, batch]: the own ones
     ended: Tensor  # bool [b, batch]: nothing follows for the agent itself
+    followed: Tensor  # bool [b, batch]: the one drawn `rollouts` places later is the next of its rollout
     fresh: Tensor | None = None  # bool [b, n, batch]: o^j and a^j are of the step itself
     next_fresh: Tensor | None = None  # the same of o'^j
 
@@ -163,6 +164,11 @@ class JointFleetReplay:
                 taken[torch.from_numpy(age < 0)] = 0
             return taken.view(b, batch, *taken.shape[1:]).transpose(1, 2).to(device)
 
+        followed = np.zeros_like(numbers, dtype=np.bool_)
+        followed[:, : -self.rollouts] = (
+            numbers[:, self.rollouts :] == following.reshape(numbers.shape)[:, : -self.rollouts]
+        )
+
         def known(age: NDArray[np.int8] | None) -> Tensor | None:
             if age is None:
                 return None
@@ -178,6 +184,7 @@ class JointFleetReplay:
             logits=self._logits.flatten(0, 1)[at, owner].view(b, batch, -1).to(device),
             rewards=self._rewards.flatten(0, 1)[at, owner].view(b, batch).to(device),
             ended=torch.from_numpy(self._ended[frame, owner.numpy()]).view(b, batch).to(device),
+            followed=torch.from_numpy(followed).to(device),
         )
 
     def reward_moments(self, rows: slice) -> tuple[FloatArray, FloatArray]:

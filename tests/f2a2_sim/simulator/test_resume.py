@@ -35,6 +35,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "consensus": {"shared": "attention"},
         **CHURNING,
     },
+    "on policy": {
+        "world": {"env": "rover_tower", "agents": 8, "rollouts": 3, "episode_steps": 25},
+        "learner": {"name": "f2a2_coma", "batch_size": 8, "replay_transitions": 60, "hidden_size": 8},
+        "consensus": {"shared": "critic"},
+        **CHURNING,
+    },
     "the others' steps by message": {
         "world": {
             "env": "rover_tower",
@@ -45,7 +51,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
             "period_s": 0.03,
         },
         "learner": {
-            "name": "f2a2_sac",
+            "name": "f2a2_td3",
             "information": "network",
             "batch_size": 6,
             "replay_transitions": 60,

@@ -47,6 +47,7 @@ class Reference:
         self.fleet, self.agent, self.config = fleet, agent, fleet.config
         self.row = fleet.parameters.clone()
         self.targets = fleet.targets.clone()
+        self.gradients: list[Tensor] = []  # of critics and actor, clipped
         self.mean, self.variance = fleet.actors.moments.mean.clone(), fleet.actors.moments.variance.clone()
 
     def policy(self, agent: int, observations: Tensor, row: Tensor | None = None) -> Tensor:
@@ -84,12 +85,7 @@ class Reference:
         read = self.fleet.replay.gather(slice(i, i + 1), indices[None], torch.device("cpu"))
         o, following = read.observations[0].double(), read.next_observations[0].double()
         a, pi0 = read.actions[0], torch.softmax(read.logits[0].double(), dim=-1)
-        r, ended = read.rewards[0].double(), read.ended[0]
-        if c.normalise_rewards:
-            mine = self.fleet.replay
-            steps = mine._steps[i][(mine._first[i] + np.arange(mine._held[i])) % mine.steps_kept]
-            held = mine._rewards[torch.from_numpy(steps % mine._frames), :, i].double()
-            r = (r - held.mean()) / held.std(correction=0)
+        r, ended = self.rewards(read.rewards[0].double()), read.ended[0]
         drawn = torch.from_numpy(uniforms).view(2, len(SIZES), n)
         others, others_next = self.sample(o, drawn[0]), self.sample(following, drawn[1])
 
@@ -140,6 +136,15 @@ class Reference:
         new_actor = self.stepped(actor, -ascended, self.fleet.actor_columns)
         return torch.cat([new_critic, new_actor[self.fleet.actor_columns]]), new_targets
 
+    def rewards(self, raw: Tensor) -> Tensor:
+        """As the learner sees them: standardised by all that the agent's replay holds, or not."""
+        if not self.config.normalise_rewards:
+            return raw
+        mine, i = self.fleet.replay, self.agent
+        steps = mine._steps[i][(mine._first[i] + np.arange(mine._held[i])) % mine.steps_kept]
+        held = mine._rewards[torch.from_numpy(steps % mine._frames), :, i].double()
+        return (raw - held.mean()) / held.std(correction=0)
+
     def weight(self, pi: Tensor, sampled: Tensor) -> Tensor:
         if self.config.exact_expectation:
             return pi
@@ -154,6 +159,7 @@ class Reference:
         gradient = values.grad[columns]
         if self.config.grad_clip is not None:
             gradient *= min(1.0, self.config.grad_clip / float(gradient.norm().clamp_min(1e-30)))
+        self.gradients.append(gradient.clone())
         gradient += self.config.l2 * values.detach()[columns]
         torch.optim.Adam([values], lr=self.config.learning_rate).step()
         return values.detach()
@@ -172,14 +178,16 @@ def test_update_is_the_formula(name: str) -> None:
     uniforms = np.random.default_rng(3).random((3, fleet.draws_per_update))
     batch = fleet.draw_batch(rows, uniforms)
     assert batch.resample is not None
+    references = [Reference(fleet, i) for i in range(3)]
     expected = [
-        Reference(fleet, i).update(indices, drawn)
-        for i, (indices, drawn) in enumerate(zip(batch.indices, batch.resample, strict=True))
+        reference.update(indices, drawn)
+        for reference, indices, drawn in zip(references, batch.indices, batch.resample, strict=True)
     ]
     before = fleet.parameters.clone()
     fleet.update(rows, batch)
     assert bool((fleet.parameters != before).any())
     for i, (parameters, targets) in enumerate(expected):
+        torch.testing.assert_close(fleet.gradient[i], torch.cat(references[i].gradients))
         torch.testing.assert_close(fleet.parameters[i], parameters, rtol=0, atol=1e-7)
         torch.testing.assert_close(fleet.targets[i], targets, rtol=0, atol=1e-7)
 

@@ -33,6 +33,18 @@ class JointBatch:
     next_observations: list[Tensor]
     ended: Tensor  # [n, batch]: 1 where nothing follows
 
+    def on(self, device: torch.device) -> JointBatch:
+        """The same there."""
+        if device.type == "cpu":
+            return self
+        return JointBatch(
+            [seen.to(device) for seen in self.observations],
+            self.actions.to(device),
+            self.rewards.to(device),
+            [seen.to(device) for seen in self.next_observations],
+            self.ended.to(device),
+        )
+
 
 class JointReplay:
     """The newest ``transitions // rollouts`` steps of ``rollouts`` parallel episodes.

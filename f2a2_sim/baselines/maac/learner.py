@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from f2a2_sim.baselines.joint_replay import JointBatch
+from f2a2_sim.baselines.joint_replay import JointBatch, JointReplay
 from f2a2_sim.baselines.maac.config import MaacConfig
 from f2a2_sim.baselines.maac.critic import CriticLoss, MaacCritic, regression_target
 from f2a2_sim.baselines.maac.policies import PolicyGroup, PolicyLoss
+from f2a2_sim.baselines.trainer import Draws
 from f2a2_sim.learners.attention_shape import AttentionShape
 from f2a2_sim.learners.standardise import Standardised, standardise
 
@@ -54,6 +55,13 @@ class Maac:
 
     ``update`` is its steps in order; they are public for whoever wants to look in between.
     """
+
+    statistics: Mapping[str, str] = {
+        "critic_loss": "Squared error of the critic, mean over agents and updates.",
+        "critic_norm": "Norm of the critic's gradient before it is clipped, mean over updates.",
+        "policy_norm": "Norm of a policy's gradient before it is clipped, mean over agents and updates.",
+        "entropy": "Entropy of a policy (nat), mean over agents and updates.",
+    }
 
     def __init__(
         self,
@@ -95,6 +103,13 @@ class Maac:
         return torch.cat(logits).softmax(dim=-1)
 
     # ------------------------------------------------------------------ learning
+
+    def learn(self, replay: JointReplay, draws: Draws) -> dict[str, NDArray[np.float64]]:
+        """One update with a batch of ``replay``."""
+        n = self.config.batch_size
+        batch = replay.sample(draws.common("batch", n)).on(self._like.device)
+        choose_next, choose = (choose_by(draws.each(purpose, n)) for purpose in ("next_actions", "actions"))
+        return self.update(batch, choose_next, choose)
 
     @torch.inference_mode()
     def update(

@@ -134,7 +134,7 @@ class CentralTrainer:
         self.updates = 0
         self.episodes = 0
         self._streams = streams
-        self._draws = Draws(streams, len(world.observation_sizes))
+        self.draws = Draws(streams, len(world.observation_sizes))
         self._timed = timed
         self._observations: Observations = []
         self._step = 0  # of the running episodes; 0: they have not begun
@@ -155,7 +155,7 @@ class CentralTrainer:
             if self._step == 0:
                 self._observations = self.world.reset()
         with self._timed("acting"):
-            uniforms = self._draws.each("act", self.world.rollouts)
+            uniforms = self.draws.each("act", self.world.rollouts)
             actions = self.learner.act(self._observations, uniforms)
         with self._timed("world"):
             following, rewards = self.world.step(actions)
@@ -176,7 +176,7 @@ class CentralTrainer:
         return stored and self.transitions % self.config.steps_per_round < self.world.rollouts
 
     def _update(self) -> None:
-        for name, value in self.learner.learn(self.replay, self._draws).items():
+        for name, value in self.learner.learn(self.replay, self.draws).items():
             self._statistics[name] = self._statistics.get(name, 0.0) + value
         self.updates += 1
 

@@ -168,7 +168,7 @@ def run(
 
 @app.command()
 def baseline(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The learner: maac.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The learner: maac, maddpg, coma or ma_ac.")],
     world: Annotated[str, typer.Argument(metavar="WORLD", help="The world: ctc or rover_tower.")],
     overrides: Annotated[
         list[str] | None,
@@ -196,7 +196,7 @@ def baseline(
 
       f2a2-sim baseline maac rover_tower --episodes 2000 --out runs/maac-rt
 
-      f2a2-sim baseline maac ctc learning_rate=5e-4 --seed 2
+      f2a2-sim baseline maddpg ctc learning_rate=5e-4 --seed 2
 
     Ctrl-C writes a checkpoint and ends with status 130; go on with `f2a2-sim resume FOLDER`.
     """

@@ -23,3 +23,15 @@ class CentralConfig(BaseModel):
         100, ge=1, description="Transitions, of all rollouts together, between two rounds of updates."
     )
     updates_per_round: int = Field(4, ge=1, description="Updates of a round.")
+
+
+class PerceptronConfig(CentralConfig):
+    """Learners whose policies and critics are perceptrons; the defaults are the paper's (Appendix G, MPE)."""
+
+    hidden_size: int = Field(128, ge=1, description="Units in each of the two hidden layers.")
+    learning_rate: float = Field(1e-3, gt=0, description="Adam's step size of the policies.")
+    critic_learning_rate: float = Field(1e-3, gt=0, description="Adam's step size of the critics.")
+    tau: float = Field(0.005, gt=0, le=1, description="Share of the new networks mixed into their targets.")
+    logit_decay: float = Field(1e-3, ge=0, description="Weight of a policy's squared logits in its loss.")
+    policy_clip: float = Field(0.5, gt=0, description="Largest norm of a policy's gradient.")
+    critic_clip: float = Field(10.0, gt=0, description="Largest norm of a critic's gradient.")

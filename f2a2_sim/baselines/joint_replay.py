@@ -135,6 +135,16 @@ class JointReplay:
             torch.zeros(rewards.shape),
         )
 
+    def newest(self, transitions: int) -> tuple[JointBatch, NDArray[np.bool_]]:
+        """The newest whole steps of at most so many transitions (at least one step), in their order.
+
+        And ``[steps]``, after which of them the next one goes on from its next observations.
+        """
+        steps = min(max(1, transitions // self.rollouts), self._count)
+        batch = self.take(np.arange(len(self) - steps * self.rollouts, len(self)))
+        frames = self._frame_of[(self._added - steps + np.arange(steps)) % self.steps_kept]
+        return batch, np.append(np.diff(frames) == 1, False)
+
     def nbytes(self) -> int:
         """Memory of everything, as if every page had been touched."""
         observations = sum(t.numel() * t.element_size() for t in self._observations)

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from f2a2_sim.baselines.coma import Coma, ComaConfig
 from f2a2_sim.baselines.config import CentralConfig
+from f2a2_sim.baselines.ma_ac import MaAc, MaAcConfig
 from f2a2_sim.baselines.maac.config import MaacConfig
 from f2a2_sim.baselines.maac.learner import Maac
+from f2a2_sim.baselines.maddpg import Maddpg, MaddpgConfig
 from f2a2_sim.baselines.trainer import CentralLearner, CentralTrainer, Timed
 from f2a2_sim.baselines.worlds import ParticleEpisodes, rules_of
 from f2a2_sim.errors import UsageError
@@ -25,13 +28,15 @@ class Baseline:
     generator for the initial weights, and the torch device to compute on.
     """
 
-    about: str
     config: type[CentralConfig]
     learner: Callable[..., CentralLearner]
 
 
 BASELINES: dict[str, Baseline] = {
-    "maac": Baseline("MAAC: one attention critic for all agents, a policy each", MaacConfig, Maac),
+    "maac": Baseline(MaacConfig, Maac),
+    "maddpg": Baseline(MaddpgConfig, Maddpg),
+    "coma": Baseline(ComaConfig, Coma),
+    "ma_ac": Baseline(MaAcConfig, MaAc),
 }
 
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import torch
 
+from f2a2_sim.compute import prepare_torch
 from f2a2_sim.errors import UsageError
 from f2a2_sim.interruption import interruption
 from f2a2_sim.results.folder import RunFolder
@@ -75,7 +76,7 @@ def run(
     Raises ScenarioError for what cannot be run, before anything is written, and RunError if the run has
     to stop. An interruption (SIGINT, SIGTERM) saves a checkpoint and returns with status "interrupted".
     """
-    torch_device = _prepare(device, threads)
+    torch_device = prepare_torch(device, threads)
     check_scenario(scenario)
     folder = RunFolder.create(scenario.name, out)
     with folder.lock():
@@ -95,26 +96,11 @@ def resume(
     On the same machine with the same number of threads, what it ends with equals, bit for bit, what it
     would have ended with undisturbed. Raises CheckpointError for a checkpoint that is damaged or foreign.
     """
-    torch_device = _prepare(device, threads)
+    torch_device = prepare_torch(device, threads)
     folder = RunFolder.open(run_dir)
     scenario = load_scenario(folder.scenario_file)
     with folder.lock():
         return _Session(scenario, folder, torch_device, progress).run_on(checkpoint)
-
-
-def _prepare(device: str, threads: int | None) -> torch.device:
-    if device not in ("cpu", "cuda"):
-        raise UsageError(f"--device {device}: expected cpu or cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError(
-            "--device cuda: torch finds no CUDA device here. Use --device cpu, or install torch with CUDA"
-        )
-    if threads is not None:
-        if threads < 1:
-            raise UsageError(f"--threads {threads}: expected at least 1")
-        torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
-    return torch.device(device)
 
 
 def run_identity(scenario: Scenario) -> str:

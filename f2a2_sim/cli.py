@@ -18,6 +18,7 @@ from f2a2_sim.interruption import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from f2a2_sim.api import RunResult
+    from f2a2_sim.baseline_run.session import BaselineResult
     from f2a2_sim.scenario.schema import Scenario
 
 EXIT_FAILED = 1
@@ -166,6 +167,47 @@ def run(
 
 
 @app.command()
+def baseline(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The learner: maac, maddpg, coma or ma_ac.")],
+    world: Annotated[str, typer.Argument(metavar="WORLD", help="The world: ctc or rover_tower.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="Settings of the learner to change: batch_size=512 rollouts=4",
+            show_default=False,
+        ),
+    ] = None,
+    episodes: Annotated[
+        int, typer.Option("--episodes", min=1, help="Episodes, in whole batches of parallel ones.")
+    ] = 50_000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="All randomness follows from it.")] = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder of the training, new or empty; default runs/NAME-WORLD-TIME."),
+    ] = None,
+    device: DeviceOption = ComputeDevice.cpu,
+    threads: ThreadsOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Train a baseline with central training, and write its curves: no devices, no network, no virtual time.
+
+    [bold]Examples[/bold]
+
+      f2a2-sim baseline maac rover_tower --episodes 2000 --out runs/maac-rt
+
+      f2a2-sim baseline maddpg ctc learning_rate=5e-4 --seed 2
+
+    Ctrl-C writes a checkpoint and ends with status 130; go on with `f2a2-sim resume FOLDER`.
+    """
+    from f2a2_sim.baseline_run.session import train
+    from f2a2_sim.baseline_run.settings import BaselineSettings
+
+    settings = BaselineSettings.of(name, world, overrides or [], episodes, seed)
+    _finish_baseline(train(settings, out, device.value, threads, progress=not quiet))
+
+
+@app.command()
 def sweep(
     scenario: ScenarioName,
     overrides: Overrides = None,
@@ -213,10 +255,17 @@ def resume(
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Go on with an interrupted or killed run from its newest whole checkpoint.
+    """Go on with an interrupted or killed run, or a baseline's training, from its newest whole checkpoint.
 
     The finished run equals one that was never stopped, bit for bit (same machine, same --threads).
     """
+    from f2a2_sim.results.folder import BaselineFolder
+
+    if BaselineFolder.holds_one(run_dir):
+        from f2a2_sim.baseline_run.session import go_on
+
+        _finish_baseline(go_on(run_dir, device.value, threads, not quiet, checkpoint))
+        return
     from f2a2_sim import api
 
     _finish(
@@ -370,10 +419,24 @@ def _checked(path_or_name: str, overrides: list[str], must_fit_here: bool = Fals
 
 def _finish(result: RunResult) -> None:
     """Say where the results are; an interrupted run ends with its own status."""
-    if result.status == "interrupted":
-        _complain(f"interrupted; a checkpoint was written. Go on with: f2a2-sim resume {result.folder}")
-        raise typer.Exit(EXIT_INTERRUPTED)
+    _end_if_interrupted(result.status, result.folder)
     typer.echo(f"Run folder: {result.folder}\nReport:     {result.folder / 'report.html'}")
+
+
+def _finish_baseline(result: BaselineResult) -> None:
+    """Say where the results are, and what was reached."""
+    summary = result.summary
+    _end_if_interrupted(summary.status, result.folder)
+    typer.echo(
+        f"Folder: {result.folder}\nReturn per agent, mean of the last {summary.last_episodes:,} episodes:"
+        f" {summary.return_mean_per_agent:.2f}"
+    )
+
+
+def _end_if_interrupted(status: str, folder: Path) -> None:
+    if status == "interrupted":
+        _complain(f"interrupted; a checkpoint was written. Go on with: f2a2-sim resume {folder}")
+        raise typer.Exit(EXIT_INTERRUPTED)
 
 
 def _complain(message: str) -> None:

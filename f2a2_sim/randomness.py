@@ -111,6 +111,11 @@ class StreamFamily:
         self._counters = np.asarray(state["dense"], dtype=np.int64).copy()
         self._sparse = {int(k): int(v) for k, v in state["sparse"].items()}
 
+    def rewind(self) -> None:
+        """Back to the first number of every stream."""
+        self._counters[:] = 0
+        self._sparse.clear()
+
     def _advance(self, ids: IntArray, draws: int) -> IntArray:
         blocks = (draws + 1) // 2
         if ids.size == 0 or int(ids.max()) < self._counters.size:
@@ -151,6 +156,10 @@ class Streams:
         return {purpose: family.state() for purpose, family in self._families.items()}
 
     def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from a `state`; a purpose that it lacks had not been drawn for, and begins."""
+        for purpose, family in self._families.items():
+            if purpose not in state:
+                family.rewind()
         for purpose, saved in state.items():
             self.family(purpose).load_state(saved)
 

@@ -33,6 +33,18 @@ class JointBatch:
     next_observations: list[Tensor]
     ended: Tensor  # [n, batch]: 1 where nothing follows
 
+    def on(self, device: torch.device) -> JointBatch:
+        """The same there."""
+        if device.type == "cpu":
+            return self
+        return JointBatch(
+            [seen.to(device) for seen in self.observations],
+            self.actions.to(device),
+            self.rewards.to(device),
+            [seen.to(device) for seen in self.next_observations],
+            self.ended.to(device),
+        )
+
 
 class JointReplay:
     """The newest ``transitions // rollouts`` steps of ``rollouts`` parallel episodes.
@@ -122,6 +134,16 @@ class JointReplay:
             self._observe(following, rollout),
             torch.zeros(rewards.shape),
         )
+
+    def newest(self, transitions: int) -> tuple[JointBatch, NDArray[np.bool_]]:
+        """The newest whole steps of at most so many transitions (at least one step), in their order.
+
+        And ``[steps]``, after which of them the next one goes on from its next observations.
+        """
+        steps = min(max(1, transitions // self.rollouts), self._count)
+        batch = self.take(np.arange(len(self) - steps * self.rollouts, len(self)))
+        frames = self._frame_of[(self._added - steps + np.arange(steps)) % self.steps_kept]
+        return batch, np.append(np.diff(frames) == 1, False)
 
     def nbytes(self) -> int:
         """Memory of everything, as if every page had been touched."""

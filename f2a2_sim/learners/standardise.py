@@ -26,11 +26,15 @@ class Standardised:
 
 
 def standardise(values: Tensor) -> Standardised:
-    """(x - mean) / sqrt(variance + 1e-5) by the moments of a batch ``[..., batch, size]``."""
-    mean = values.mean(dim=-2)
-    centred = values - mean.unsqueeze(-2)
-    variance = centred.square().mean(dim=-2)  # var_mean takes several times as long
-    return Standardised(centred.mul_(torch.rsqrt(variance + _EPSILON).unsqueeze(-2)), mean, variance)
+    """(x - mean) / sqrt(variance + 1e-5) by the moments of a batch ``[..., batch, size]``.
+
+    In two passes: torch's own `var_mean` takes ten times as long over an axis that is not the last.
+    """
+    mean = values.mean(dim=-2, keepdim=True)
+    centred = values - mean
+    variance = centred.square().mean(dim=-2, keepdim=True)
+    centred.mul_(torch.rsqrt(variance + _EPSILON))
+    return Standardised(centred, mean.squeeze(-2), variance.squeeze(-2))
 
 
 def standardise_(values: Tensor, scratch: Tensor) -> None:

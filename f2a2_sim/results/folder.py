@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,11 +34,14 @@ _TEMPORARY_SUFFIX = ".tmp"
 class RunFolder:
     """Paths of one run; making the object touches nothing on disk."""
 
+    settings_name: ClassVar[str] = "scenario.yaml"
+    made_by: ClassVar[str] = "f2a2-sim run"
+
     path: Path
 
     @property
     def scenario_file(self) -> Path:
-        return self.path / "scenario.yaml"
+        return self.path / self.settings_name
 
     @property
     def summary_file(self) -> Path:
@@ -61,6 +64,11 @@ class RunFolder:
         return self.path / "tensorboard"
 
     @property
+    def how_to_start_anew(self) -> str:
+        """The command that does what this run did, from its beginning."""
+        return f"{self.made_by} {self.scenario_file}"
+
+    @property
     def checkpoints_dir(self) -> Path:
         return self.path / "checkpoints"
 
@@ -68,7 +76,7 @@ class RunFolder:
         return self.path / schema.path
 
     @classmethod
-    def create(cls, scenario_name: str, out: Path | None = None, root: Path = Path("runs")) -> RunFolder:
+    def create(cls, scenario_name: str, out: Path | None = None, root: Path = Path("runs")) -> Self:
         """Make the folder of a new run: ``out``, or ``root/<scenario>-<time>``.
 
         Raises UsageError if ``out`` holds something already, RunError if it cannot be made.
@@ -85,7 +93,7 @@ class RunFolder:
         return cls(out)
 
     @classmethod
-    def _create_named(cls, scenario_name: str, root: Path) -> RunFolder:
+    def _create_named(cls, scenario_name: str, root: Path) -> Self:
         safe_name = re.sub(r"[^A-Za-z0-9_.-]+", "-", scenario_name).strip("-.") or "run"
         stem = f"{safe_name}-{time.strftime('%Y%m%d-%H%M%S')}"
         for number in range(1, 1000):
@@ -101,14 +109,17 @@ class RunFolder:
         )
 
     @classmethod
-    def open(cls, path: Path) -> RunFolder:
+    def open(cls, path: Path) -> Self:
         """The folder of a run that exists; UsageError if it is none."""
         if not path.is_dir():
-            raise UsageError(f"{path}: no such run folder. Run folders are made by f2a2-sim run, below runs/")
+            raise UsageError(
+                f"{path}: no such run folder. Run folders are made by {cls.made_by}, below runs/"
+            )
         folder = cls(path)
         if not folder.scenario_file.is_file():
             raise UsageError(
-                f"{path}: not a run folder, it has no scenario.yaml. Name a folder made by f2a2-sim run"
+                f"{path}: not a run folder, it has no {cls.settings_name}."
+                f" Name a folder made by {cls.made_by}"
             )
         return folder
 
@@ -191,6 +202,22 @@ class RunFolder:
             ) from None
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{path}: cannot be read ({error})") from None
+
+
+class BaselineFolder(RunFolder):
+    """The folder of a baseline's training: settings, curves, summary and checkpoints."""
+
+    settings_name: ClassVar[str] = "baseline.yaml"
+    made_by: ClassVar[str] = "f2a2-sim baseline"
+
+    @property
+    def how_to_start_anew(self) -> str:
+        return f"{self.made_by}, with what {self.scenario_file} says"
+
+    @classmethod
+    def holds_one(cls, path: Path) -> bool:
+        """Whether that is the folder of a baseline."""
+        return (path / cls.settings_name).is_file()
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -310,7 +310,10 @@ class CheckpointConfig(Section):
     """When the whole state of the run is saved; it is always saved on interruption."""
 
     every_wall_s: float | None = Field(
-        60.0, gt=0.0, description="Seconds of real time between two checkpoints."
+        60.0,
+        gt=0.0,
+        description="Seconds of real time between two checkpoints; longer where saving would take more than "
+        "a fiftieth of the time.",
     )
     every_episodes: int | None = Field(None, ge=1, description="Episodes between two checkpoints.")
     keep: int = Field(2, ge=1, description="Newest checkpoints that are kept.")

@@ -90,7 +90,7 @@ def find_checkpoint(folder: RunFolder, number: int | None = None) -> Checkpoint:
     if not there:
         raise CheckpointError(
             f"{folder.checkpoints_dir}: holds no checkpoint, so this run cannot go on. Start it anew:"
-            f" f2a2-sim run {folder.scenario_file}"
+            f" {folder.how_to_start_anew}"
         )
     if number is None:
         return there[-1]
@@ -267,5 +267,5 @@ def _damaged(folder: RunFolder, checkpoint: Checkpoint, path: Path, what: str) -
     if others:
         remedy = f"Go on from an earlier one: f2a2-sim resume {folder.path} --checkpoint {others[-1]}"
     else:
-        remedy = f"There is no other one; start the run anew: f2a2-sim run {folder.scenario_file}"
+        remedy = f"There is no other one; start the run anew: {folder.how_to_start_anew}"
     return CheckpointError(f"{path}: {what}; the checkpoint is damaged. {remedy}")

@@ -152,16 +152,17 @@ class Exchange:
             rounds = self._population.deliver(
                 arrived.receiver, arrived.sender, arrived.version, arrived.sent_s
             )
-        if not self._recorder.timeline_full:
+        if not self._recorder.timeline_full and bool((arrived.receiver < self._recorded_agents).any()):
             self._recorder.events(
                 arrived.receiver, "receive", arrived.sent_s, arrived.arrival_s, arrived.sender
             )
         if self._waits:
             np.maximum.at(self._heard_round, arrived.receiver, rounds)
-            receivers = np.unique(arrived.receiver)
-            self._recheck(receivers.tolist())
-            for agent in receivers[self._heard_round[receivers] > self.round[receivers]].tolist():
-                self._behind(agent)
+            receivers = sorted(set(arrived.receiver.tolist()))
+            self._recheck(receivers)
+            for agent in receivers:
+                if self._heard_round[agent] > self.round[agent]:
+                    self._behind(agent)
 
     # -- waiting for neighbours ----------------------------------------------------------------------
 

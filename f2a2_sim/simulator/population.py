@@ -233,6 +233,9 @@ class Population:
             kept = np.flatnonzero(~told)
             rounds[kept] = self.deliver(receivers[kept], senders[kept], versions[kept], sent_s[kept])
             return rounds
+        if len(self.fleets) == 1:  # their numbers are its rows
+            consensus = self.fleets[0].consensus
+            return rounds if consensus is None else consensus.deliver(receivers, senders, versions, sent_s)
         for fleet, _, positions in self.split(receivers):
             own = positions[self._fleet_of[senders[positions]] == self._fleet_of[fleet.ids[0]]]
             if fleet.consensus is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 PARTS = ("world", "learning", "network", "consensus")
@@ -32,8 +33,8 @@ class _Part:
 class Stopwatch:
     """Real seconds spent in each part of the program; what no part claims is ``other``."""
 
-    def __init__(self) -> None:
-        self._parts = {name: _Part() for name in PARTS}
+    def __init__(self, parts: Sequence[str] = PARTS) -> None:
+        self._parts = {name: _Part() for name in parts}
         self._before = 0.0
         self._started = time.perf_counter()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,26 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from f2a2_sim.baselines.joint_replay import JointBatch
+from f2a2_sim.baselines.choice import Choose, choose_by
+from f2a2_sim.baselines.joint_replay import JointBatch, JointReplay
 from f2a2_sim.baselines.maac.config import MaacConfig
 from f2a2_sim.baselines.maac.critic import CriticLoss, MaacCritic, regression_target
 from f2a2_sim.baselines.maac.policies import PolicyGroup, PolicyLoss
+from f2a2_sim.baselines.trainer import Draws
 from f2a2_sim.learners.attention_shape import AttentionShape
 from f2a2_sim.learners.standardise import Standardised, standardise
-
-Choose = Callable[[Tensor], Tensor]
-"""Chooses actions, int64 ``[n, batch]``, by their probabilities ``[n, batch, actions]``."""
-
-
-def choose_by(uniforms: NDArray[np.float64]) -> Choose:
-    """Sample with uniforms in [0, 1) ``[n, batch]``: the first action whose cumulated share exceeds it."""
-
-    def choose(probabilities: Tensor) -> Tensor:
-        cumulated = probabilities.double().cumsum(dim=-1)
-        marks = torch.from_numpy(uniforms).to(cumulated.device).unsqueeze(-1) * cumulated[..., -1:]
-        return (cumulated <= marks).sum(dim=-1).clamp_max(probabilities.shape[-1] - 1)
-
-    return choose
 
 
 @dataclass(frozen=True)
@@ -54,6 +42,13 @@ class Maac:
 
     ``update`` is its steps in order; they are public for whoever wants to look in between.
     """
+
+    statistics: Mapping[str, str] = {
+        "critic_loss": "Squared error of the critic, mean over agents and updates.",
+        "critic_norm": "Norm of the critic's gradient before it is clipped, mean over updates.",
+        "policy_norm": "Norm of a policy's gradient before it is clipped, mean over agents and updates.",
+        "entropy": "Entropy of a policy (nat), mean over agents and updates.",
+    }
 
     def __init__(
         self,
@@ -95,6 +90,13 @@ class Maac:
         return torch.cat(logits).softmax(dim=-1)
 
     # ------------------------------------------------------------------ learning
+
+    def learn(self, replay: JointReplay, draws: Draws) -> dict[str, NDArray[np.float64]]:
+        """One update with a batch of ``replay``."""
+        n = self.config.batch_size
+        batch = replay.sample(draws.common("batch", n)).on(self._like.device)
+        choose_next, choose = (choose_by(draws.each(purpose, n)) for purpose in ("next_actions", "actions"))
+        return self.update(batch, choose_next, choose)
 
     @torch.inference_mode()
     def update(
@@ -174,7 +176,7 @@ class Maac:
         """Gradient, clipping, Adam; the norms before clipping ``[n]``."""
         norms = []
         for g, (policy, loss) in enumerate(zip(self.policies, losses, strict=True)):
-            policy.backward(seen.policy_inputs(g), loss)
+            policy.backward(seen.policy_inputs(g), loss.logit_gradient(self.config))
             norms.append(policy.clip())
             policy.step()
         return torch.cat(norms)

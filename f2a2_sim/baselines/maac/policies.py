@@ -11,7 +11,7 @@ with B_i = sum_a pi_i(a) Q_i(a), the counterfactual baseline (Iqbal and Sha, ICM
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -57,10 +57,26 @@ class PolicyLoss:
         return gradient.add_(self.logits, alpha=2.0 * config.logit_decay / (batch * n_actions))
 
 
+class PolicySettings(Protocol):
+    """What a group of policies goes by; `MaacConfig` says what each means."""
+
+    @property
+    def hidden_size(self) -> int: ...
+
+    @property
+    def learning_rate(self) -> float: ...
+
+    @property
+    def tau(self) -> float: ...
+
+    @property
+    def policy_clip(self) -> float: ...
+
+
 class PolicyGroup:
     """The policies of one group of agents: parameters ``[group, P]``, targets, optimiser, running moments."""
 
-    def __init__(self, config: MaacConfig, group: AgentGroup, n_actions: int, like: Tensor) -> None:
+    def __init__(self, config: PolicySettings, group: AgentGroup, n_actions: int, like: Tensor) -> None:
         self.config = config
         self.group = group
         self.shape = MlpShape(group.observation_size, config.hidden_size, 2, n_actions)
@@ -102,9 +118,12 @@ class PolicyGroup:
         """Let the running moments follow a batch of observations."""
         self.moments.follow(seen)
 
-    def backward(self, inputs: Tensor, loss: PolicyLoss) -> None:
-        """The loss's gradient, to ``gradient``; the last `logits` must have been of ``inputs``."""
-        upstream = loss.logit_gradient(self.config).unsqueeze(0)
+    def backward(self, inputs: Tensor, logit_gradient: Tensor) -> None:
+        """A loss's gradient, to ``gradient``, from dL/dz ``[group, batch, actions]``.
+
+        The last `logits` must have been of ``inputs``.
+        """
+        upstream = logit_gradient.unsqueeze(0)
         self._pass(inputs).backward(self._arrays, inputs, upstream, self._gradient_arrays)
 
     def clip(self) -> Tensor:

@@ -6,9 +6,9 @@ What a critic of agent i reads is
 
 with observations standardised by the batch, as MAAC's critic reads them. The number is there because the
 critic is the consensus variable: the parameters of all devices are averaged, though every agent has a reward
-of its own, and an average can tell whose return it is asked for by the number alone. COMA's critic (Foerster et
-al., AAAI 2018) puts out the values of all own actions, Q^i(o, (., a^-i)), and the block of the own action is
-left empty.
+of its own, and an average can tell whose return it is asked for by the number alone. COMA's critic (Foerster
+et al., AAAI 2018) puts out the values of all own actions, Q^i(o, (., a^-i)), and the block of the own action
+is left empty.
 
 All agents of a block are one batched product each. The first layer is most of an update, and its inputs often
 differ in the actions alone, as (o, a) and (o, a~) do: what observations add to it is computed once for all

@@ -47,6 +47,18 @@ class JointTransitions:
     next_fresh: Tensor | None = None  # the same of o'^j
 
 
+@dataclass(frozen=True)
+class Histories:
+    """The ``length`` steps before a batch's observations, oldest first; the last ``lengths`` of them count.
+
+    The others lie before the episode's beginning, and mean nothing.
+    """
+
+    observations: Tensor  # [b, n, batch, length, size]
+    actions: Tensor  # int64 [b, n, batch, length]
+    lengths: Tensor  # int64 [b, batch]
+
+
 class JointFleetReplay:
     """The newest ``transitions // rollouts`` steps of ``rollouts`` parallel episodes of ``n`` agents.
 
@@ -80,6 +92,7 @@ class JointFleetReplay:
         self._rewards = zeros((*by_rollout, n), torch.float32, cpu)
         self._actions = torch.zeros((*by_rollout, n), dtype=torch.int8)
         self._ended = np.zeros((self._frames, n), dtype=np.bool_)
+        self._episode_step = np.zeros(self._frames, dtype=np.int32)  # frames before it, in its episode
         aged = (self._frames, 2, n, n) if with_ages else (0, 2, n, n)
         self._ages = np.zeros(aged, dtype=np.int8)  # now and following, [i, j]: i's knowledge of j
         # Per agent, a ring of the frames (counted without end) whose steps it remembers.
@@ -115,7 +128,7 @@ class JointFleetReplay:
         """
         now = observations.transpose(1, 0, 2)
         if not (self._open and np.array_equal(self._observations[self._place(self._newest)].numpy(), now)):
-            self._write(now)
+            self._write(now, 0)
         frame = self._newest
         at = self._place(frame)
         self._actions[at] = torch.from_numpy(np.ascontiguousarray(actions.T)).to(torch.int8)
@@ -129,7 +142,7 @@ class JointFleetReplay:
         self._steps[rows, (self._first[rows] + self._held[rows]) % self.steps_kept] = frame
         self._held[rows] += 1
         self._tally(rows, np.full(len(rows), frame), 1.0)
-        self._write(next_observations.transpose(1, 0, 2))
+        self._write(next_observations.transpose(1, 0, 2), int(self._episode_step[at]) + 1)
         self._open = True
 
     def sample(self, rows: IntArray, uniforms: FloatArray) -> IntArray:
@@ -155,13 +168,7 @@ class JointFleetReplay:
         ages = self._ages[frame, :, owner.numpy()] if len(self._ages) else None  # [b * batch, 2, n]
 
         def everybody(stored: Tensor, where: IntArray, age: NDArray[np.int8] | None) -> Tensor:
-            if age is None:
-                taken = stored.flatten(0, 1).index_select(0, torch.from_numpy(where))
-            else:
-                places = self._back(where[:, None], age) * self.n_agents + np.arange(self.n_agents)
-                taken = stored.flatten(0, 2).index_select(0, torch.from_numpy(places.reshape(-1)))
-                taken = taken.view(b * batch, self.n_agents, *stored.shape[3:])
-                taken[torch.from_numpy(age < 0)] = 0
+            taken = self._everybody(stored, where, age)
             return taken.view(b, batch, *taken.shape[1:]).transpose(1, 2).to(device)
 
         followed = np.zeros_like(numbers, dtype=np.bool_)
@@ -186,6 +193,31 @@ class JointFleetReplay:
             ended=torch.from_numpy(self._ended[frame, owner.numpy()]).view(b, batch).to(device),
             followed=torch.from_numpy(followed).to(device),
         )
+
+    def histories(
+        self, rows: slice, numbers: IntArray, length: int, following: bool, device: torch.device
+    ) -> Histories:
+        """What came before the observations of ``numbers`` ``[b, batch]``, or before the next observations.
+
+        Each step as the agent knew it when it remembered it.
+        """
+        b, batch = numbers.shape
+        flat = self._following(numbers.reshape(-1)) if following else numbers.reshape(-1)
+        owner = np.repeat(np.arange(rows.start, rows.stop), batch)
+        observations, actions = [], []
+        for back in range(length, 0, -1):
+            where = (flat - back * self.rollouts) % (self._frames * self.rollouts)
+            age = self._ages[where // self.rollouts, 0, owner] if len(self._ages) else None
+            observations.append(self._everybody(self._observations, where, age))
+            actions.append(self._everybody(self._actions, where, age))
+
+        def by_agent(steps: list[Tensor]) -> Tensor:
+            together = torch.stack(steps, dim=2)  # [b * batch, n, length, ...]
+            return together.view(b, batch, *together.shape[1:]).transpose(1, 2).to(device)
+
+        before = np.minimum(self._episode_step[flat // self.rollouts], length)
+        lengths = torch.from_numpy(before.astype(np.int64)).view(b, batch).to(device)
+        return Histories(by_agent(observations), by_agent(actions).long(), lengths)
 
     def reward_moments(self, rows: slice) -> tuple[FloatArray, FloatArray]:
         """Mean and standard deviation (of the population) of the rewards that each of ``rows`` holds."""
@@ -237,6 +269,16 @@ class JointFleetReplay:
         frame = self._steps[row, (first + step) % self.steps_kept]
         return np.asarray(frame % self._frames * self.rollouts + rollout, dtype=np.int64)
 
+    def _everybody(self, stored: Tensor, where: IntArray, age: NDArray[np.int8] | None) -> Tensor:
+        """What is stored ``[m, n, ...]`` at ``where`` ``[m]``, or ``age`` ``[m, n]`` frames before."""
+        if age is None:
+            return stored.flatten(0, 1).index_select(0, torch.from_numpy(where))
+        places = self._back(where[:, None], age) * self.n_agents + np.arange(self.n_agents)
+        taken = stored.flatten(0, 2).index_select(0, torch.from_numpy(places.reshape(-1)))
+        taken = taken.view(len(where), self.n_agents, *stored.shape[3:])
+        taken[torch.from_numpy(age < 0)] = 0
+        return taken
+
     def _back(self, numbers: IntArray, age: NDArray[np.int8]) -> IntArray:
         """The same rollout, so many frames before (unknown: the frame itself)."""
         back = np.maximum(age, 0).astype(np.int64) * self.rollouts
@@ -245,7 +287,7 @@ class JointFleetReplay:
     def _following(self, numbers: IntArray) -> IntArray:
         return (numbers + self.rollouts) % (self._frames * self.rollouts)
 
-    def _write(self, observations: NDArray[np.float32]) -> None:
+    def _write(self, observations: NDArray[np.float32], episode_step: int) -> None:
         """Put observations into the next frame; a step that lay there, or led there, is forgotten."""
         self._newest += 1
         while True:
@@ -254,7 +296,9 @@ class JointFleetReplay:
             if late.size == 0:
                 break
             self._forget_oldest(late)
-        self._observations[self._place(self._newest)] = torch.from_numpy(np.ascontiguousarray(observations))
+        at = self._place(self._newest)
+        self._observations[at] = torch.from_numpy(np.ascontiguousarray(observations))
+        self._episode_step[at] = episode_step
         self._open = False
 
     def _forget_oldest(self, rows: IntArray) -> None:
@@ -271,7 +315,7 @@ class JointFleetReplay:
         self._sums[1, rows] += sign * np.square(rewards).sum(axis=1)
 
 
-_STORED = ("observations", "logits", "rewards", "actions", "ended", "ages")
+_STORED = ("observations", "logits", "rewards", "actions", "ended", "ages", "episode_step")
 _ARRAYS = ("steps", "first", "held", "sums")
 
 

@@ -46,7 +46,8 @@ class Rules(Protocol):
 
     ``reset`` takes one stream of random numbers a rollout and thereby decides B. ``step`` takes the agents'
     actions, int64 ``[B, A]``, and gives observations and rewards ``[B, A]``. Episodes have no end of their
-    own; ``episode_steps`` is the length that MAAC uses.
+    own; ``episode_steps`` is the length that MAAC uses. ``state``, a dataclass of arrays, is there after the
+    first ``reset``, and all that changes besides the streams.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Rules(Protocol):
     observation_sizes: tuple[int, ...]
     n_actions: int
     episode_steps: int
+    state: Any
 
     def reset(self, streams: Sequence[Draws]) -> Observations: ...
 

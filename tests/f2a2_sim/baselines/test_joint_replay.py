@@ -129,3 +129,18 @@ def test_impossible_sizes_are_named() -> None:
         JointReplay(SIZES, 1, ROLLOUTS, 4)
     with pytest.raises(CheckpointError, match="replay of 10 steps, expected 20"):
         JointReplay(SIZES, 40, ROLLOUTS, 4).load_state(JointReplay(SIZES, 20, ROLLOUTS, 4).state())
+
+
+@pytest.mark.parametrize(("steps", "asked", "got"), [(3, 40, 3), (9, 7, 3), (23, 20, 10), (23, 1, 1)])
+def test_the_newest_steps_come_in_their_order(steps: int, asked: int, got: int) -> None:
+    replay, plain = JointReplay(SIZES, 21, ROLLOUTS, 4), Plain(10)
+    play(replay, plain, steps, episode=4)
+    batch, followed = replay.newest(asked)
+    assert len(followed) == got
+    for number, (observations, actions, _, following) in enumerate(plain.held[-got:]):
+        here = slice(number * ROLLOUTS, (number + 1) * ROLLOUTS)
+        np.testing.assert_array_equal(batch.actions[:, here].T, actions)
+        np.testing.assert_array_equal(batch.observations[1][:, here].transpose(0, 1), observations[1])
+        np.testing.assert_array_equal(batch.next_observations[1][:, here].transpose(0, 1), following[1])
+    ends = [(t + 1) % 4 == 0 for t in range(steps - got, steps)]
+    assert followed.tolist() == [not end for end in ends[:-1]] + [False]

@@ -176,7 +176,7 @@ def compare_policy_values(checks: Comparison, learner: Maac, actions: Tensor) ->
 
 def compare_policy_gradients(checks: Comparison, learner: Maac, seen: Seen, losses: list[PolicyLoss]) -> None:
     for g, (policy, loss) in enumerate(zip(learner.policies, losses, strict=True)):
-        policy.backward(seen.policy_inputs(g), loss)
+        policy.backward(seen.policy_inputs(g), loss.logit_gradient(learner.config))
     compare_policy_stage(checks, learner, "raw")
     norms = torch.cat([policy.clip() for policy in learner.policies])
     checks.expect("policy/grad_norm_before_clip", norms, "gradient")

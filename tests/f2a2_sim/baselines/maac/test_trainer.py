@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from f2a2_sim.baselines.maac.config import MaacConfig
-from f2a2_sim.baselines.maac.trainer import MaacTrainer
+from f2a2_sim.baselines.maac.learner import Maac
+from f2a2_sim.baselines.trainer import CentralTrainer
 from f2a2_sim.errors import CheckpointError
 from f2a2_sim.randomness import Streams
 
@@ -65,9 +66,11 @@ class Signals:
         return [np.concatenate([seen[:, :2], noise], axis=2), seen[:, 2:]]
 
 
-def make(rollouts: int = 12, seed: int = 0, **changes: Any) -> MaacTrainer:
+def make(rollouts: int = 12, seed: int = 0, **changes: Any) -> CentralTrainer:
     config = MaacConfig.model_validate(SMALL | changes)
-    return MaacTrainer(Signals(rollouts), EPISODE, config, Streams(seed, dense_ids=3))
+    world = Signals(rollouts)
+    learner = Maac(config, world.observation_sizes, world.n_actions, np.random.default_rng(seed))
+    return CentralTrainer(world, EPISODE, config, learner, Streams(seed, dense_ids=3))
 
 
 def test_updates_follow_the_originals_schedule() -> None:

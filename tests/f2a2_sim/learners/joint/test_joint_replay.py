@@ -124,6 +124,33 @@ def test_older_steps_stand_in() -> None:
             assert bool(read.next_fresh[0, j, at]) == (after == 0)
 
 
+def test_histories_are_the_steps_before() -> None:
+    """Of the episode alone: with seven steps an episode, as far back as it goes and no further."""
+    replay = JointFleetReplay(N, SIZE, ACTIONS, 40 * ROLLOUTS, ROLLOUTS)
+    rng = np.random.default_rng(3)
+    steps: list[tuple[np.ndarray, np.ndarray, int]] = []
+    for t in range(21):
+        seen = following if t % 7 else rng.standard_normal((N, ROLLOUTS, SIZE)).astype(np.float32)  # noqa: F821
+        following = rng.standard_normal(seen.shape).astype(np.float32)
+        actions = rng.integers(0, ACTIONS, (N, ROLLOUTS))
+        nothing = np.zeros((N, ROLLOUTS, ACTIONS), dtype=np.float32)
+        rewards = np.zeros((N, ROLLOUTS), dtype=np.float32)
+        replay.add(np.arange(N), seen, actions, nothing, rewards, following, np.zeros(N, bool))
+        steps.append((seen, actions, t % 7))
+    numbers = replay.newest(np.array([0]), 21 * ROLLOUTS)
+    for after in (False, True):
+        read = replay.histories(slice(0, 1), numbers, 4, after, torch.device("cpu"))
+        for at in range(21 * ROLLOUTS):
+            t, rollout = at // ROLLOUTS, at % ROLLOUTS
+            last = t if after else t - 1
+            length = int(read.lengths[0, at])
+            assert length == min(4, steps[t][2] + after)
+            for back in range(length):
+                seen, actions, _ = steps[last - back]
+                np.testing.assert_array_equal(read.observations[0, :, at, 3 - back], seen[:, rollout])
+                np.testing.assert_array_equal(read.actions[0, :, at, 3 - back], actions[:, rollout])
+
+
 def test_state_continues() -> None:
     first, second = (JointFleetReplay(N, SIZE, ACTIONS, 16, ROLLOUTS) for _ in range(2))
     rng = np.random.default_rng(5)
@@ -172,4 +199,5 @@ def test_what_follows_what_in_the_newest_steps() -> None:
             for step, after in pairwise(steps)
         ]
         assert True in expected and False in expected
-        assert followed.view(-1, ROLLOUTS).tolist() == [[goes_on] * ROLLOUTS for goes_on in [*expected, False]]
+        by_rollout = [[goes_on] * ROLLOUTS for goes_on in [*expected, False]]
+        assert followed.view(-1, ROLLOUTS).tolist() == by_rollout

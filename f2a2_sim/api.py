@@ -43,6 +43,7 @@ from f2a2_sim.simulator.simulation import Simulation
 from f2a2_sim.simulator.stopwatch import Stopwatch
 
 _EVENTS_BETWEEN_LOOKS = 64
+_SHARE_OF_SAVING = 0.02  # of a run's real time, at most, where every_wall_s says when
 Status = Literal["finished", "interrupted", "running"]
 
 
@@ -176,7 +177,7 @@ class _Session:
 
     def _go_on(self, simulation: Simulation, interrupted: Callable[[], bool]) -> RunResult:
         duration = self._scenario.duration
-        saved_at = time.monotonic()
+        saved_at, save_s = time.monotonic(), 0.0
         events = 0
         while simulation.ended is None and not interrupted():
             simulation.step()
@@ -185,17 +186,21 @@ class _Session:
                 continue
             if duration.wall_time_s is not None and simulation.stopwatch.total_s() >= duration.wall_time_s:
                 simulation.stop("the limit of wall time is reached")
-            elif self._checkpoint_is_due(simulation, saved_at):
+            elif self._checkpoint_is_due(simulation, time.monotonic() - saved_at, save_s):
+                began_at = time.monotonic()
                 self._save(simulation)
+                save_s = time.monotonic() - began_at
                 if simulation.recorder.last_row is not None:
                     self._write_results(simulation, "running", simulation.recorder.last_row)
                 saved_at = time.monotonic()
         return self._finish(simulation)
 
-    def _checkpoint_is_due(self, simulation: Simulation, saved_at: float) -> bool:
+    def _checkpoint_is_due(self, simulation: Simulation, passed_s: float, save_s: float) -> bool:
+        """Whether it is, ``passed_s`` after the last one, which took ``save_s``."""
         config = self._scenario.checkpoint
         episodes = simulation.episode - self._checkpointed_episode
-        return (config.every_wall_s is not None and time.monotonic() - saved_at >= config.every_wall_s) or (
+        waited_s = max(config.every_wall_s or 0.0, save_s / _SHARE_OF_SAVING)
+        return (config.every_wall_s is not None and passed_s >= waited_s) or (
             config.every_episodes is not None and episodes >= config.every_episodes
         )
 

@@ -33,10 +33,13 @@ class ConsensusConfig(BaseModel):
             "weights without a dual, push_sum = ratio consensus, none = every agent learns alone."
         ),
     )
-    shared: Literal["all", "critic", "actor"] = Field(
+    shared: Literal["all", "critic", "actor", "attention"] = Field(
         "all",
-        description="Parameters that are exchanged and held together: the whole agent or one of its "
-        "networks.",
+        description=(
+            "Parameters that are exchanged and held together: all = whatever the learner shares (f2a2_isac: "
+            "actor and critics; learners with joint critics: the critics), one of its networks, or the "
+            "critics' attention block (f2a2_sac)."
+        ),
     )
     beta: float = Field(
         0.01,

@@ -23,7 +23,7 @@ from f2a2_sim.learners.base import Learner
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
-_HEADER_BYTES = 128
+HEADER_BYTES = 128
 
 
 class ConsensusGroup:
@@ -48,7 +48,7 @@ class ConsensusGroup:
         self._mailbox = Mailbox(count, synchronous=config.wait == "neighbours")
         self._published = np.full(count, -1, dtype=np.int64)
         self._pending: dict[int, Combination] = {}
-        self.message_bytes = _HEADER_BYTES + width * (torch.finfo(dtype).bits // 8)
+        self.message_bytes = HEADER_BYTES + width * (torch.finfo(dtype).bits // 8)
 
     @property
     def pool(self) -> SnapshotPool:

@@ -40,6 +40,9 @@ class Mailbox:
     ) -> None:
         """Store deliveries ``[m]``; an older copy never replaces a newer one, in whatever order they come."""
         slot = rounds % 2 if self._synchronous else np.zeros_like(rounds)
+        if len(versions) == 1:
+            self._put_one(int(slot[0]), int(receivers[0]), int(senders[0]), versions, sent_s, rounds)
+            return
         order = np.argsort(versions, kind="stable")
         slot, receivers, senders = slot[order], receivers[order], senders[order]
         versions, sent_s, rounds = versions[order], sent_s[order], rounds[order]
@@ -48,6 +51,15 @@ class Mailbox:
         self._version[where] = versions[newer]
         self._sent_s[where] = sent_s[newer]
         self._round[where] = rounds[newer]
+
+    def _put_one(
+        self, slot: int, receiver: int, sender: int, version: IntArray, sent_s: FloatArray, rounds: IntArray
+    ) -> None:
+        """The same for a lone message, which most are where agents wait for each."""
+        if version[0] > self._version[slot, receiver, sender]:
+            self._version[slot, receiver, sender] = version[0]
+            self._sent_s[slot, receiver, sender] = sent_s[0]
+            self._round[slot, receiver, sender] = rounds[0]
 
     def copies(
         self, receiver: int, round_number: int, oldest_s: float, neighbours: IntArray | None

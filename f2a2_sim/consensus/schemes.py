@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from f2a2_sim.consensus.mailbox import Copies
-from f2a2_sim.consensus.mixing import weighted_sums
+from f2a2_sim.consensus.mixing import Mixer
 from f2a2_sim.consensus.snapshots import SnapshotPool
 from f2a2_sim.learners.base import Learner
 
@@ -60,18 +60,6 @@ class Scheme(Protocol):
 _NOTHING: IntArray = np.empty(0, dtype=np.int64)
 
 
-class _Buffer:
-    """Rows to compute in, kept between calls because fresh memory of this size costs more than the sums."""
-
-    def __init__(self) -> None:
-        self._rows: Tensor | None = None
-
-    def rows(self, count: int, like: Tensor) -> Tensor:
-        if self._rows is None or self._rows.shape[0] < count:
-            self._rows = torch.empty(count, like.shape[1], dtype=like.dtype, device=like.device)
-        return self._rows[:count]
-
-
 class PrimalDual:
     """``paper``: the primal-dual hybrid gradient steps with local means.
 
@@ -86,7 +74,7 @@ class PrimalDual:
 
     def __init__(self, learner: Learner) -> None:
         self._learner = learner
-        self._means = _Buffer()
+        self._mixer = Mixer()
 
     def message(self, agents: IntArray, degrees: IntArray) -> tuple[Tensor, FloatArray]:
         return self._learner.shared_parameters(), np.zeros(len(agents))
@@ -96,13 +84,15 @@ class PrimalDual:
         if not batch:
             return
         trained = self._learner.shared_parameters()
-        means = self._means.rows(len(batch), trained)
         rows = [pool.row_of(step.copies.versions) for step in batch]
         weights = [np.full(len(r), 1.0 / (len(r) + 1)) for r in rows]
-        weighted_sums(pool.rows, rows, weights, means)
-        for step, mean, used in zip(batch, means, rows, strict=True):
-            mean.add_(trained[step.agent], alpha=1.0 / (len(used) + 1))
-        self._learner.take_consensus(np.array([step.agent for step in batch]), means)
+
+        def use(k: int, mean: Tensor) -> None:
+            agent = batch[k].agent
+            mean.add_(trained[agent], alpha=1.0 / (len(rows[k]) + 1))
+            self._learner.take_consensus(np.array([agent]), mean.unsqueeze(0))
+
+        self._mixer.mix(pool.rows, rows, weights, use)
 
     def restart(self, agent: int) -> None:
         """w is the present w~, and lambda stays 0 as the learner's reset left it."""
@@ -132,7 +122,7 @@ class Gossip:
     def __init__(self, learner: Learner, degrees: IntArray) -> None:
         self._learner = learner
         self._degrees = degrees.astype(np.float64)
-        self._sums = _Buffer()
+        self._mixer = Mixer()
 
     def message(self, agents: IntArray, degrees: IntArray) -> tuple[Tensor, FloatArray]:
         self._degrees[agents] = degrees
@@ -140,17 +130,19 @@ class Gossip:
 
     def combine(self, batch: Sequence[Combination], pool: SnapshotPool) -> None:
         trained = self._learner.shared_parameters()
-        sums = self._sums.rows(len(batch), trained)
         rows, weights = [], []
         for step in batch:
             theirs = pool.number_of(step.copies.versions)
             own_degree = max(float(self._degrees[step.agent]), float(len(theirs)))
             rows.append(pool.row_of(step.copies.versions))
             weights.append(1.0 / (1.0 + np.maximum(own_degree, theirs)) if len(theirs) else np.empty(0))
-        weighted_sums(pool.rows, rows, weights, sums)
-        for step, total, used in zip(batch, sums, weights, strict=True):
-            total.add_(trained[step.agent], alpha=1.0 - float(used.sum()))
-        self._learner.adopt(np.array([step.agent for step in batch]), sums)
+
+        def use(k: int, total: Tensor) -> None:
+            agent = batch[k].agent
+            total.add_(trained[agent], alpha=1.0 - float(weights[k].sum()))
+            self._learner.adopt(np.array([agent]), total.unsqueeze(0))
+
+        self._mixer.mix(pool.rows, rows, weights, use)
 
     def restart(self, agent: int) -> None:
         """Nothing to do: gossip keeps no state beyond the parameters."""

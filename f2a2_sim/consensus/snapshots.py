@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from f2a2_sim.learners.pool import one_thread
+
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
@@ -54,8 +56,9 @@ class SnapshotPool:
         while len(self._free) < count:
             self._grow()
         taken = [self._free.pop() for _ in range(count)]
-        for row, value in zip(taken, values, strict=True):
-            self._rows[row].copy_(value)
+        with one_thread():
+            for row, value in zip(taken, values, strict=True):
+                self._rows[row].copy_(value)
         versions = np.arange(self._next_version, self._next_version + count, dtype=np.int64)
         self._next_version += count
         self._reserve_versions()

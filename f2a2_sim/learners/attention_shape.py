@@ -139,9 +139,16 @@ class AttentionShape:
         """Columns of what all agents' Q pass through: attention and action encoders."""
         return slice(0, self.segments[4 + len(self.groups)].offset)
 
-    def arrays(self, rows: Tensor) -> CriticArrays:
-        """The parameter arrays within ``rows`` ``[C, size]``, last dimension dense."""
-        views = [rows.narrow(1, s.offset, prod(s.shape)).view(-1, *s.shape) for s in self.segments]
+    def arrays(self, rows: Tensor, places: Sequence[int] | None = None) -> CriticArrays:
+        """The parameter arrays within ``rows`` ``[C, size]``, last dimension dense.
+
+        ``places``: where each of `segments` lies, if not at its offset.
+        """
+        at = [s.offset for s in self.segments] if places is None else places
+        views = [
+            rows.narrow(1, place, prod(s.shape)).view(-1, *s.shape)
+            for place, s in zip(at, self.segments, strict=True)
+        ]
         selector, key, value, value_bias, *rest = views
         k = len(self.groups)
         return CriticArrays(selector, key, value, value_bias, rest[:k], rest[k : 2 * k], *rest[2 * k :])

@@ -1,10 +1,12 @@
 """What every learner offers the simulator, and the registry that a scenario's `learner.name` looks in.
 
-A new learner is one module with a factory of type `LearnerFactory` and one line in `_LEARNERS`.
+A new learner is one module with a factory of type `LearnerFactory`: within the package with a line in
+`_LEARNERS`, outside of it named as ``package.module:callable``.
 """
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,12 +23,16 @@ from f2a2_sim.learners.config import LearnerConfig
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
-Shared = Literal["all", "critic", "actor"]
+Shared = Literal["all", "critic", "actor", "attention"]
 
 
 @dataclass(frozen=True)
 class FleetSetup:
     """Everything that a learner's factory needs besides its configuration.
+
+    ``observation_size`` and ``n_actions`` are those of the fleet's agents. ``observation_sizes`` are those of
+    all agents of the world, in their order, for learners with ``joint_information``: their fleet is all of
+    them, and ``observation_size`` is the largest. ``rollouts`` copies of the world run at a time.
 
     ``seeds`` holds one seed per agent for the initial weights; equal seeds are equal weights.
     ``army_size`` is the number of agents among whom ``replay_transitions`` is divided (fleets of
@@ -43,6 +49,8 @@ class FleetSetup:
     beta: float = 0.0
     penalty_step: float | None = None
     dual_decay: float = 1.0
+    observation_sizes: tuple[int, ...] = ()
+    rollouts: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
 
@@ -51,6 +59,11 @@ class Learner(Protocol):
     """A fleet: ``n_agents`` learners with equal network shapes, stacked; no agent reads another's row.
 
     ``rows`` are always distinct row numbers, int64 ``[r]``, in any order; results come in that order.
+
+    A learner whose factory has ``joint_information = True`` sees everybody's observations and actions, and
+    plays several rollouts at a time: its one fleet holds all agents of the world; `act` has an axis of
+    rollouts after that of the rows; `remember` is given arrays of all n agents, ``[n, rollouts, ...]``,
+    observations padded with zeros to the largest size, and in ``rows`` those who remember the step.
     """
 
     n_agents: int
@@ -159,20 +172,52 @@ class Batch:
 
 LearnerFactory = Callable[[LearnerConfig, FleetSetup], Learner]
 
-_LEARNERS = {"f2a2_isac": "f2a2_sim.learners.isac:IsacFleet"}
+_LEARNERS = {
+    "f2a2_coma": "f2a2_sim.learners.joint.coma:ComaFleet",
+    "f2a2_ddpg": "f2a2_sim.learners.joint.ddpg:DdpgFleet",
+    "f2a2_isac": "f2a2_sim.learners.isac:IsacFleet",
+    "f2a2_sac": "f2a2_sim.learners.joint.sac:SacFleet",
+    "f2a2_td3": "f2a2_sim.learners.joint.td3:Td3Fleet",
+}
 
 
 def learner_names() -> list[str]:
-    """Every registered name."""
+    """Every learner of the package."""
     return sorted(_LEARNERS)
+
+
+def learner_factory(name: str) -> LearnerFactory:
+    """What makes the fleets of a learner: one of `learner_names`, or your own, ``package.module:callable``.
+
+    Raises UsageError if there is none of that name.
+    """
+    module_name, colon, attribute = _LEARNERS.get(name, name).partition(":")
+    if not colon:
+        near = difflib.get_close_matches(name, learner_names(), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UsageError(
+            f"learner.name: {name!r} is not a learner; expected one of {', '.join(learner_names())}, or "
+            f"package.module:callable that makes one of your own{hint}"
+        )
+    try:
+        factory: LearnerFactory = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(
+            f"learner.name: {name!r} cannot be imported ({error}); expected package.module:callable of an "
+            "installed module, or one beside which you run (set PYTHONPATH)"
+        ) from error
+    return factory
+
+
+def joint_information(name: str) -> bool:
+    """Whether that learner sees everybody's observations and actions (see `Learner`)."""
+    return bool(getattr(learner_factory(name), "joint_information", False))
 
 
 def make_fleet(config: LearnerConfig, setup: FleetSetup) -> Learner:
     """The fleet that ``config.name`` stands for."""
-    if config.name not in _LEARNERS:
+    if config.args and config.name in _LEARNERS:
         raise UsageError(
-            f"learner.name: {config.name!r} is not a learner; expected one of " + ", ".join(learner_names())
+            f"learner.args = {config.args!r}: {config.name} takes none; its settings are keys of learner"
         )
-    module, _, attribute = _LEARNERS[config.name].partition(":")
-    factory: LearnerFactory = getattr(importlib.import_module(module), attribute)
-    return factory(config, setup)
+    return learner_factory(config.name)(config, setup)

@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, model_validator
+
+_COOPERATIVE_MPE: dict[str, Any] = {
+    "learning_rate": 1e-3,
+    "discount": 0.99,
+    "batch_size": 1024,
+    "temperature": 0.01,
+    "replay_transitions": 1_000_000,
+    "replay_dtype": "float32",
+    "update_every_steps": 2,
+    "normalise_rewards": True,
+    "block_agents": 1,
+}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "f2a2_coma": {**_COOPERATIVE_MPE, "replay_transitions": 4096},  # it learns from the newest batch alone
+    "f2a2_ddpg": _COOPERATIVE_MPE,
+    "f2a2_sac": _COOPERATIVE_MPE,
+    "f2a2_td3": _COOPERATIVE_MPE,
+}
+"""Learners whose defaults are others than those of the fields: the paper's for Cooperative MPE."""
 
 
 class LearnerConfig(BaseModel):
-    """Settings of one learner; the defaults are the paper's (Appendix G, MAgent) where it gives a value."""
+    """Settings of one learner; the defaults are the paper's (Appendix G) where it gives a value.
+
+    They are those of MAgent, and for learners with joint critics those of Cooperative MPE (`DEFAULTS`).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field("f2a2_isac", description="The learner's registered name.")
+    name: str = Field(
+        "f2a2_isac",
+        description="The learner: f2a2_coma, f2a2_ddpg, f2a2_isac, f2a2_sac, f2a2_td3, or your own as "
+        "package.module:callable.",
+    )
+    args: dict[str, bool | int | float | str | None] = Field(
+        default_factory=dict, description="Settings of a learner of your own; the package's take none."
+    )
     hidden_size: int = Field(
         128, ge=1, le=4096, description="Units in every hidden layer of actor and critics."
     )
@@ -43,6 +72,13 @@ class LearnerConfig(BaseModel):
     )
     replay_dtype: Literal["float16", "float32"] = Field(
         "float16", description="Number format of stored observations; float16 halves the memory."
+    )
+    information: Literal["accessible", "network"] = Field(
+        "accessible",
+        description=(
+            "How learners with joint critics come to know what the others saw and did: accessible = at no "
+            "cost (the paper); network = by messages, late or never, the last known step standing in."
+        ),
     )
     update_every_steps: int = Field(4, ge=1, description="World steps between two updates of an agent.")
     warmup_transitions: int = Field(
@@ -82,9 +118,54 @@ class LearnerConfig(BaseModel):
         gt=0,
         description="Largest norm of an agent's gradient, actor and critics apart (null = no limit).",
     )
+    normalise_rewards: bool = Field(
+        False,
+        description="Standardise rewards by mean and deviation of all that the agent's replay holds, as MAAC "
+        "does (learners with joint critics; true by default for them).",
+    )
+    heads: int = Field(4, ge=1, description="Heads of the attention critic (f2a2_sac).")
+    attention_decay: float = Field(
+        1e-3, ge=0, description="Weight of the squared attention logits in the critic's loss (f2a2_sac)."
+    )
+    gumbel_temperature: float = Field(
+        1.0,
+        gt=0,
+        description="Temperature of the Gumbel-softmax sample through which the actor learns (f2a2_ddpg, "
+        "f2a2_td3).",
+    )
+    policy_delay: list[PositiveInt] = Field(
+        [1, 2, 3],
+        min_length=1,
+        description="Updates of the critics for one of the actor (f2a2_td3): a list, of which agent i has "
+        "number i modulo its length. The paper gives every agent another, and prints none.",
+    )
+    smoothing_noise: list[NonNegativeFloat] = Field(
+        [0.1, 0.2, 0.3],
+        min_length=1,
+        description="Standard deviation of the noise on the logits of the target's actions (f2a2_td3): a "
+        "list as policy_delay.",
+    )
+    smoothing_clip: list[NonNegativeFloat] = Field(
+        [0.5], min_length=1, description="Largest such noise (f2a2_td3): a list as policy_delay."
+    )
+    td_lambda: float = Field(
+        0.8, ge=0, le=1, description="Lambda of the TD(lambda) returns (f2a2_coma); 0 is one step."
+    )
+    entropy_bonus: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of the policy's entropy in the actor's objective alone (f2a2_coma, f2a2_ddpg, "
+        "f2a2_td3; the paper has none).",
+    )
     block_agents: int = Field(
         8,
         ge=1,
         le=1024,
         description="Agents computed together; only speed depends on it (they must fit the cache).",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_the_defaults_of_the_learner(cls, given: Any) -> Any:
+        name = given.get("name") if isinstance(given, dict) else None
+        return {**DEFAULTS[name], **given} if isinstance(name, str) and name in DEFAULTS else given

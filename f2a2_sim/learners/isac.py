@@ -150,9 +150,13 @@ class IsacFleet:
         inputs = torch.from_numpy(observations).to(self.parameters).unsqueeze(1)
         inputs = torch.nn.functional.pad(inputs, (0, 1), value=1.0)
         logits = inputs.new_empty(len(rows), self.actor.outputs)
-        for run, positions in blocks_of(rows, self.config.block_agents):
+
+        def act_block(_worker: int, block: tuple[slice, IntArray]) -> None:
+            run, positions = block
             at = torch.from_numpy(positions).to(inputs.device)
             logits[at] = evaluate(self._block(run).actor_arrays, inputs[at]).squeeze(1)
+
+        self._pool.map(act_block, list(blocks_of(rows, self.config.block_agents)))
         cumulated = torch.softmax(logits.double(), dim=-1).cumsum(dim=-1)
         below = cumulated <= torch.from_numpy(uniforms).to(inputs.device).reshape(-1, 1)
         actions = below.sum(dim=-1).clamp_max(self.actor.outputs - 1)

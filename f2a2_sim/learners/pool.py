@@ -10,14 +10,26 @@ many threads there are.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch computes on the calling thread alone: for passes over memory too short to be worth a wait."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class BlockPool:
@@ -46,16 +58,13 @@ class BlockPool:
                     return
                 results[index] = work(worker, items[index])
 
-        torch.set_num_threads(1)
-        try:
+        with one_thread():
             futures: list[Future[None]] = [executor.submit(share, worker + 1) for worker in range(helpers)]
             try:
                 share(0)
             finally:
                 for future in futures:
                     future.result()
-        finally:
-            torch.set_num_threads(threads)
         return [results[index] for index in range(len(items))]
 
     def _sized(self, helpers: int) -> ThreadPoolExecutor:

@@ -156,24 +156,28 @@ class StackedMlp:
         return [(*hidden[:3], shape.outputs), wide, wide, *[hidden] * (shape.hidden_layers - 1)]
 
     def __init__(self, hidden: int, memory: list[Tensor]) -> None:
-        outputs, self._first, self._first_gradient, *further = memory
+        outputs, self.first, self.first_gradient, *further = memory
 
         def by_branch(wide: Tensor) -> Tensor:
             return wide.view(*wide.shape[:2], -1, hidden).permute(2, 0, 1, 3)
 
-        reads = [by_branch(self._first), *further]
+        reads = [by_branch(self.first), *further]
         self._layers = [
             _Passage(
                 below, list(below.unbind(0)), list(below.transpose(2, 3).unbind(0)), out, list(out.unbind(0))
             )
             for below, out in zip(reads, [*further, outputs], strict=True)
         ]
-        self._first_gradient_by_branch = by_branch(self._first_gradient)
+        self._first_gradient_by_branch = by_branch(self.first_gradient)
 
     def forward(self, parameters: MlpArrays, inputs: Tensor) -> Tensor:
         """Outputs ``[branches, b, n, outputs]`` for ``inputs`` ``[b, n, inputs + 1]``, last column ones."""
-        below = self._first
-        torch.bmm(inputs, parameters.first, out=below)
+        torch.bmm(inputs, parameters.first, out=self.first)
+        return self.forward_from_first(parameters)
+
+    def forward_from_first(self, parameters: MlpArrays) -> Tensor:
+        """The same, once ``first`` ``[b, n, branches * hidden]`` holds the first layer's products."""
+        below = self.first
         for layer, passage in zip(parameters.layers, self._layers, strict=True):
             torch.nn.functional.leaky_relu_(below, LEAK)
             for bias, read, weight, write in zip(
@@ -189,28 +193,37 @@ class StackedMlp:
         """Write the parameters' gradient to ``out``.
 
         ``output_gradients`` is ``[branches, b, n, outputs]``; activations are those of the last `forward`.
-        The first layer's gradient is written by branch into ``[b, n, branches * hidden]`` and passes the
-        leaky ReLU there, in place: for twin critics a copy less.
+        """
+        self.backward_to_first(parameters, output_gradients, out)
+        torch.bmm(inputs.transpose(1, 2), self.first_gradient, out=out.first)
+
+    def backward_to_first(
+        self, parameters: MlpArrays, output_gradients: Tensor, out: MlpArrays | None
+    ) -> None:
+        """Leave the gradient of the first layer's products in ``first_gradient``.
+
+        It is ``[b, n, branches * hidden]``. That of the further layers' parameters is written to ``out``, if
+        there is one. The first layer's gradient is written by branch and passes the leaky ReLU in place: for
+        twin critics a copy less.
         """
         upstream = output_gradients
         for at in reversed(range(len(self._layers))):
-            layer, gradient, passage = parameters.layers[at], out.layers[at], self._layers[at]
-            torch.sum(upstream, dim=2, out=gradient.bias)
+            layer, passage = parameters.layers[at], self._layers[at]
+            if out is not None:
+                gradient = out.layers[at]
+                torch.sum(upstream, dim=2, out=gradient.bias)
+                for g_out, g_weight, read in zip(
+                    upstream.unbind(0), gradient.weights, passage.transposed, strict=True
+                ):
+                    torch.bmm(read, g_out, out=g_weight)
             g_below = self._first_gradient_by_branch if at == 0 else torch.empty_like(passage.below)
-            for g_out, g_weight, read, weight, write in zip(
-                upstream.unbind(0),
-                gradient.weights,
-                passage.transposed,
-                layer.transposed,
-                g_below.unbind(0),
-                strict=True,
+            for g_out, weight, write in zip(
+                upstream.unbind(0), layer.transposed, g_below.unbind(0), strict=True
             ):
-                torch.bmm(read, g_out, out=g_weight)
                 torch.bmm(g_out, weight, out=write)
-            dense, below = (self._first_gradient, self._first) if at == 0 else (g_below, passage.below)
+            dense, below = (self.first_gradient, self.first) if at == 0 else (g_below, passage.below)
             torch.ops.aten.leaky_relu_backward.grad_input(dense, below, LEAK, True, grad_input=dense)
             upstream = g_below
-        torch.bmm(inputs.transpose(1, 2), self._first_gradient, out=out.first)
 
 
 @dataclass(frozen=True)

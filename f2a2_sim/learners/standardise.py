@@ -44,6 +44,12 @@ class RunningMoments:
         self.mean = like.new_zeros(n, size)
         self.variance = like.new_ones(n, size)
 
+    def part(self, which: slice | Tensor) -> RunningMoments:
+        """The moments of some of the n: views of them for a slice, copies for numbers."""
+        part = RunningMoments(0, 0, self.mean)
+        part.mean, part.variance = self.mean[which], self.variance[which]
+        return part
+
     def follow(self, seen: Standardised) -> None:
         """Move by a tenth towards the moments of a batch ``[n, batch, size]``."""
         batch = seen.values.shape[-2]

@@ -14,14 +14,15 @@ import torch
 from numpy.typing import NDArray
 
 from f2a2_sim.errors import CheckpointError
-from f2a2_sim.learners.base import FleetSetup, Learner, make_fleet
+from f2a2_sim.learners.base import Learner, joint_information, make_fleet
+from f2a2_sim.learners.joint.replay import padded_observations
 from f2a2_sim.randomness import Streams
 from f2a2_sim.results.film import Frame, Word, captioned, check_format, write_film
 from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.results.words import number
 from f2a2_sim.scenario.load import parse_scenario
 from f2a2_sim.scenario.schema import Scenario
-from f2a2_sim.simulator.build import build_world
+from f2a2_sim.simulator.build import build_world, fleet_setup, fleets_of
 from f2a2_sim.simulator.checkpoint import find_checkpoint, read_policies
 from f2a2_sim.worlds.base import World, WorldStep
 
@@ -109,36 +110,33 @@ def load_policy(
         with torch.no_grad():
             learner.parameters.copy_(parameters)
     exploration = streams.family("replay")
+    joint = joint_information(scenario.learner.name)
 
     def act(step: WorldStep, alive: NDArray[np.bool_]) -> NDArray[np.int64]:
         actions = np.full(len(alive), world.default_action, dtype=np.int64)
         for ids, learner in fleets:
             rows = np.flatnonzero(alive[ids])
-            if rows.size:
+            if rows.size == 0:
+                continue
+            uniforms = exploration.uniform(ids[rows])
+            if joint:
+                seen = padded_observations(step.observations, 1)
+                chosen, _ = learner.act(rows, seen[rows], uniforms)
+                actions[ids[rows]] = chosen[:, 0]
+            else:
                 seen = np.stack([step.observations[agent] for agent in ids[rows]])
-                actions[ids[rows]], _ = learner.act(rows, seen, exploration.uniform(ids[rows])[:, 0])
+                actions[ids[rows]], _ = learner.act(rows, seen, uniforms[:, 0])
         return actions
 
     return act
 
 
 def _fleets(scenario: Scenario, world: World) -> list[tuple[NDArray[np.int64], Learner]]:
-    """Agents of one shape each, in the order of the simulator's fleets, with next to no replay memory."""
-    specs = list(world.agents)
+    """The simulator's fleets, with next to no replay memory."""
     config = scenario.learner.model_copy(
-        update={"batch_size": 1, "warmup_transitions": 0, "replay_transitions": 2 * len(specs)}
+        update={"batch_size": 1, "warmup_transitions": 0, "replay_transitions": 2 * len(world.agents)}
     )
-    fleets = []
-    for size, n_actions in sorted({(spec.observation_size, spec.n_actions) for spec in specs}):
-        ids = np.array(
-            [i for i, s in enumerate(specs) if (s.observation_size, s.n_actions) == (size, n_actions)]
-        )
-        setup = FleetSetup(
-            observation_size=size,
-            n_actions=n_actions,
-            seeds=[0] * len(ids),
-            army_size=len(specs),
-            shared=scenario.consensus.shared,
-        )
-        fleets.append((ids, make_fleet(config, setup)))
-    return fleets
+    return [
+        (ids, make_fleet(config, fleet_setup(scenario, world, ids, [0] * len(ids))))
+        for ids in fleets_of(scenario, world)
+    ]

@@ -11,18 +11,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from devices.availability import AvailabilityModel
 from devices.catalog import device_profile
 from devices.memory import DeviceMemoryError, MemoryDemand, check_memory
 from f2a2_sim.errors import UsageError
-from f2a2_sim.learners.base import Learner, make_fleet
+from f2a2_sim.learners.base import Learner, joint_information, make_fleet
 from f2a2_sim.randomness import Streams
 from f2a2_sim.scenario.fleet import FleetPlan, group_link, plan_fleet
 from f2a2_sim.scenario.problems import Problem, ScenarioProblems
 from f2a2_sim.scenario.schema import Scenario
 from f2a2_sim.scenario.yaml_source import KeyPath, YamlSource, dotted
-from f2a2_sim.simulator.build import build_world, fleet_setup, starting_parameters
+from f2a2_sim.simulator.build import build_world, fleet_setup, fleets_of, starting_parameters
 from f2a2_sim.worlds.base import World
 from network.carrier import SimulatedCarrier
 from network.errors import LinkError, NetworkSpecError
@@ -119,19 +120,22 @@ def _check_memory(found: _Findings, world: World, plan: FleetPlan, carrier: Simu
     Returns what the learners of all agents take together, in bytes.
     """
     copies = np.bincount(carrier.graph.receiver, minlength=len(world.agents))
-    learners: dict[tuple[int, int], Learner] = {}
+    learners = []
     worst: dict[int, MemoryDemand] = {}
     total_bytes = 0.0
-    for agent, (spec, group) in enumerate(zip(world.agents, plan.group.tolist(), strict=True)):
-        shape = (spec.observation_size, spec.n_actions)
-        if shape not in learners:
-            learners[shape] = _one_learner(found.scenario, *shape, len(world.agents))
-        demand = memory_demand(found.scenario, learners[shape], int(copies[agent]))
-        total_bytes += demand.total_bytes - demand.mailbox_bytes - demand.activation_bytes
-        if group not in worst or demand.total_bytes > worst[group].total_bytes:
-            worst[group] = demand
+    for ids in fleets_of(found.scenario, world):
+        learner = _small_fleet(found.scenario, world, ids)
+        learners.append(learner)
+        for agent in ids.tolist():
+            demand = memory_demand(found.scenario, learner, int(copies[agent]))
+            total_bytes += demand.total_bytes - demand.mailbox_bytes - demand.activation_bytes
+            group = int(plan.group[agent])
+            if group not in worst or demand.total_bytes > worst[group].total_bytes:
+                worst[group] = demand
+    if joint_information(found.scenario.learner.name):  # one replay serves the whole fleet
+        total_bytes -= (len(world.agents) - 1) * learners[0].memory_bytes()["replay"]
     if found.scenario.learner.start_from is not None:
-        sizes = [learners[shape].parameters.shape[1] for shape in sorted(learners)]
+        sizes = [learner.parameters.shape[1] for learner in learners]
         with found.at("learner", "start_from"):
             starting_parameters(found.scenario.learner.start_from, sizes)
     for group, demand in worst.items():
@@ -158,11 +162,11 @@ def memory_demand(scenario: Scenario, learner: Learner, neighbours: int) -> Memo
     )
 
 
-def _one_learner(scenario: Scenario, observation_size: int, n_actions: int, army_size: int) -> Learner:
+def _small_fleet(scenario: Scenario, world: World, ids: NDArray[np.int64]) -> Learner:
+    """A learner of that fleet's shape: of one agent, or of all where the learner sees all."""
+    seeds = [0] * len(ids) if joint_information(scenario.learner.name) else [0]
     try:
-        return make_fleet(
-            scenario.learner, fleet_setup(scenario, (observation_size, n_actions), [0], army_size)
-        )
+        return make_fleet(scenario.learner, fleet_setup(scenario, world, ids, seeds))
     except (MemoryError, RuntimeError) as error:  # numpy's and torch's words for memory that cannot be had
         if isinstance(error, RuntimeError) and "allocate" not in str(error):
             raise

@@ -10,6 +10,8 @@ from pydantic_core import PydanticCustomError
 
 from devices.spec import AlwaysOn, AvailabilitySpec, CustomProfile, JitterSpec, NoJitter
 from f2a2_sim.consensus.config import ConsensusConfig
+from f2a2_sim.errors import UsageError
+from f2a2_sim.learners.base import joint_information
 from f2a2_sim.learners.config import LearnerConfig
 from network.profiles import resolve_link
 from network.spec import LinkSpec, PartitionSpec, RingPlusRandomTopology, TopologySpec
@@ -90,6 +92,15 @@ class WorldConfig(Section):
         ge=1,
         description="Steps after which an episode is cut off; if left out, ctc has 100 and rover_tower 25.",
     )
+    rollouts: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description=(
+            "Copies of the world that every agent plays at a time, on its one device (12 in the paper's "
+            "particle worlds); for ctc and rover_tower with a learner that has joint critics."
+        ),
+    )
     mode: Literal["lockstep", "realtime"] = Field(
         "lockstep",
         description=(
@@ -130,6 +141,11 @@ class WorldConfig(Section):
             raise ValueError(
                 f"period_s: {self.period_s:g} has no meaning with mode: lockstep; set mode: realtime or "
                 "period_s: null"
+            )
+        if self.rollouts > 1 and self.env not in PARTICLE_EPISODE_STEPS:
+            raise ValueError(
+                f"rollouts: {self.rollouts} is for env: ctc or rover_tower, but env is {self.env}; "
+                "set rollouts: 1"
             )
         if self.env == "battle":
             self._check_battle()
@@ -294,7 +310,10 @@ class CheckpointConfig(Section):
     """When the whole state of the run is saved; it is always saved on interruption."""
 
     every_wall_s: float | None = Field(
-        60.0, gt=0.0, description="Seconds of real time between two checkpoints."
+        60.0,
+        gt=0.0,
+        description="Seconds of real time between two checkpoints; longer where saving would take more than "
+        "a fiftieth of the time.",
     )
     every_episodes: int | None = Field(None, ge=1, description="Episodes between two checkpoints.")
     keep: int = Field(2, ge=1, description="Newest checkpoints that are kept.")
@@ -343,7 +362,23 @@ class Scenario(Section):
                 f"network.topology.redraw is {topology.redraw}; set redraw: never, or use gossip or paper",
             )
         learner, agents = self.learner, self.world.agents
-        if agents is None:
+        try:
+            joint = joint_information(learner.name)
+        except UsageError:  # told with its line where the learner is made
+            return self
+        if self.world.rollouts > 1 and not joint:
+            raise conflict(
+                "world.rollouts",
+                f"rollouts: {self.world.rollouts} is for learners with joint critics, but learner.name is "
+                f"{learner.name}; set rollouts: 1, or learner.name: f2a2_sac",
+            )
+        if learner.information == "network" and not joint:
+            raise conflict(
+                "learner.information",
+                f"information: network is for learners with joint critics, but {learner.name} sees its own "
+                "observations only; set information: accessible",
+            )
+        if agents is None or joint:
             return self
         capacity = learner.replay_transitions // agents
         for key in ("batch_size", "warmup_transitions"):

@@ -8,6 +8,7 @@ from f2a2_sim.randomness import Streams
 from f2a2_sim.results.summary import Baseline
 from f2a2_sim.scenario.schema import Scenario
 from f2a2_sim.simulator.build import build_world
+from f2a2_sim.worlds.base import mean_over_rollouts
 
 _COUNTED = ("hits", "kills", "deaths")
 
@@ -30,8 +31,9 @@ def measure_random_policy(scenario: Scenario) -> Baseline | None:
         total = np.zeros(len(world.agents))
         seen = dict.fromkeys(_COUNTED, 0.0)
         while not step.done:
-            step = world.step(choice.integers(every, n_actions)[:, 0])
-            total += step.rewards
+            chosen = choice.integers(every, n_actions, world.rollouts)
+            step = world.step(chosen if world.rollouts > 1 else chosen[:, 0])
+            total += mean_over_rollouts(step.rewards)
             for name in _COUNTED:
                 seen[name] += step.counts.get(name, np.nan)
         returns.append(float(total.mean()))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from devices.availability import AvailabilityModel
 from devices.compute import ComputeModel
@@ -14,7 +15,7 @@ from devices.energy import PowerModel
 from devices.unit import ComputeUnits
 from f2a2_sim.consensus.group import ConsensusGroup
 from f2a2_sim.errors import UsageError
-from f2a2_sim.learners.base import FleetSetup, make_fleet
+from f2a2_sim.learners.base import FleetSetup, joint_information, make_fleet
 from f2a2_sim.randomness import Streams
 from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.scenario.fleet import plan_fleet
@@ -39,6 +40,7 @@ def build_world(scenario: Scenario) -> World:
         episode_steps=world.episode_steps,
         default_action=world.default_action,
         env_args=world.env_args,
+        rollouts=world.rollouts,
     )
 
 
@@ -94,17 +96,36 @@ def build_population(
         seeds = [streams.seed_for("weights", 1 + agent) for agent in range(n)]
     fixed_graph = not is_redrawn(scenario.network.topology)
     degrees = np.array([len(carrier.out_neighbours(agent)) for agent in range(n)])
-    shapes = sorted({(spec.observation_size, spec.n_actions) for spec in specs})
     fleets = []
-    for shape in shapes:
-        ids = np.array([i for i, s in enumerate(specs) if (s.observation_size, s.n_actions) == shape])
+    for ids in fleets_of(scenario, world):
         own_seeds = [seeds[agent] for agent in ids.tolist()]
-        learner = make_fleet(scenario.learner, fleet_setup(scenario, shape, own_seeds, n, device))
+        learner = make_fleet(scenario.learner, fleet_setup(scenario, world, ids, own_seeds, device))
         consensus = None
         if scenario.consensus.scheme != "none":
             consensus = ConsensusGroup(scenario.consensus, learner, degrees[ids], fixed_graph)
         fleets.append(Fleet(ids, learner, consensus, learner.act_work(), learner.update_work()))
-    return Population(fleets, seeds, streams)
+    by_network = scenario.learner.information == "network"
+    return Population(fleets, seeds, streams, world.rollouts, by_network)
+
+
+def fleets_of(scenario: Scenario, world: World) -> list[NDArray[np.int64]]:
+    """Agents by fleet: those with networks of equal shape, or all where the learner sees all.
+
+    Raises UsageError if agents that learn together have different numbers of actions.
+    """
+    specs = list(world.agents)
+    if joint_information(scenario.learner.name):
+        counts = sorted({spec.n_actions for spec in specs})
+        if len(counts) > 1:
+            raise UsageError(
+                f"learner.name = {scenario.learner.name}: needs agents with equally many actions, but this "
+                f"world's have {counts}; use f2a2_isac"
+            )
+        return [np.arange(len(specs))]
+    shapes = [(spec.observation_size, spec.n_actions) for spec in specs]
+    return [
+        np.array([i for i, own in enumerate(shapes) if own == shape]) for shape in sorted(set(shapes))
+    ]
 
 
 def starting_parameters(run_dir: str, sizes: Sequence[int]) -> list[torch.Tensor]:
@@ -126,21 +147,24 @@ def starting_parameters(run_dir: str, sizes: Sequence[int]) -> list[torch.Tensor
 
 def fleet_setup(
     scenario: Scenario,
-    shape: tuple[int, int],
+    world: World,
+    ids: NDArray[np.int64],
     seeds: Sequence[int],
-    army_size: int,
     device: torch.device | None = None,
 ) -> FleetSetup:
-    """What the learner of agents of one shape (observation size, number of actions) is made of."""
-    consensus = scenario.consensus
+    """What the learner of a fleet, agents ``ids``, is made of; ``seeds`` are as many as it is to hold."""
+    consensus, specs = scenario.consensus, list(world.agents)
+    sizes = tuple(spec.observation_size for spec in specs)
     return FleetSetup(
-        observation_size=shape[0],
-        n_actions=shape[1],
+        observation_size=max(sizes[agent] for agent in ids.tolist()),
+        n_actions=specs[int(ids[0])].n_actions,
         seeds=seeds,
-        army_size=army_size,
+        army_size=len(specs),
         shared=consensus.shared,
         beta=consensus.beta if consensus.scheme == "paper" else 0.0,
         penalty_step=consensus.penalty_step,
         dual_decay=consensus.dual_decay,
+        observation_sizes=sizes,
+        rollouts=world.rollouts,
         device=device or torch.device("cpu"),
     )

@@ -14,7 +14,7 @@ from f2a2_sim.simulator.parts import Context, IntArray
 from f2a2_sim.simulator.presence import Presence
 from f2a2_sim.simulator.switching import Switching
 from f2a2_sim.simulator.training import Training
-from f2a2_sim.worlds.base import WorldStep
+from f2a2_sim.worlds.base import WorldStep, mean_over_rollouts
 
 _COUNTED = ("hits", "kills", "deaths")
 
@@ -22,8 +22,9 @@ _COUNTED = ("hits", "kills", "deaths")
 class Episodes:
     """One world, one step after the other, until a limit of the scenario is reached.
 
-    ``record`` is called where a row of metrics is due (True: at the end of an episode), ``stop`` with the
-    reason when the last step has been taken.
+    ``tell`` is called when an agent (its number, that of the step) has seen and chosen, for the others to
+    hear of it, and ``hear`` before that is needed. ``record`` is called where a row of metrics is due (True:
+    at the end of an episode), ``stop`` with the reason when the last step has been taken.
     """
 
     def __init__(
@@ -33,6 +34,8 @@ class Episodes:
         computing: Computing,
         training: Training,
         switching: Switching,
+        tell: Callable[[int, int], None],
+        hear: Callable[[], None],
         record: Callable[[bool], None],
         stop: Callable[[str], None],
     ) -> None:
@@ -45,6 +48,8 @@ class Episodes:
         self._computing = computing
         self._training = training
         self._switching = switching
+        self._tell = tell
+        self._hear = hear
         self._record = record
         self._stop = stop
         self._lockstep = context.scenario.world.mode == "lockstep"
@@ -58,7 +63,7 @@ class Episodes:
         self.step: WorldStep
         """What the world showed last."""
         self.returns = np.zeros(n)
-        """Of this episode."""
+        """Of this episode; with several rollouts, their mean."""
         self.lifetime_returns = np.zeros(n)
         """Of all finished episodes together."""
         self.counts = dict.fromkeys(_COUNTED, math.nan)
@@ -105,15 +110,17 @@ class Episodes:
         """Observations reach the devices: they store what happened, learn if it is time, and act."""
         step, population = self.step, self._parts.population
         active = self._presence.active()
+        self._hear()
         if self.steps > 0:
             remembering = np.flatnonzero(self._acted & active)
-            self._computing.compute_updates_of(remembering)
+            self._computing.compute_updates_of(population.about_to_remember(remembering))
             with self._stopwatch.part("learning"):
                 population.observe(step.observations)
-                if remembering.size:
-                    population.remember(remembering, step.rewards, step.terminated)
+                population.remember(remembering, step.rewards, step.terminated, self._actions[-1])
         else:
+            self._computing.compute_updates_of(population.about_to_remember(np.empty(0, dtype=np.int64)))
             population.observe(step.observations)
+            population.begin_episode(self.env_steps)
         if self._silent_after_death:
             for agent in np.flatnonzero(step.terminated & ~self._presence.silent).tolist():
                 self._switching.fall_silent(agent)
@@ -151,6 +158,7 @@ class Episodes:
         """The action leaves for the world, if that still waits for it."""
         if number != self.env_steps or not self.step.alive[agent]:
             return
+        self._tell(agent, number)
         arrival_s = self._agenda.now_s + self._scenario.world.action_latency_s
         if not self._lockstep:
             self._ready[agent] = arrival_s <= self._due_s
@@ -177,7 +185,7 @@ class Episodes:
             return
         alive, world = self.step.alive, self._parts.world
         chosen = alive & self._ready
-        actions = np.full(len(alive), world.default_action, dtype=np.int64)
+        actions = np.full_like(self._parts.population.actions, world.default_action)
         self._computing.compute_acts()
         actions[chosen] = self._parts.population.actions[chosen]
         self.missed += alive & ~chosen
@@ -187,7 +195,7 @@ class Episodes:
         self._acted = chosen
         self._awaited = set()
         self._actions.append(actions)
-        self.returns += self.step.rewards
+        self.returns += mean_over_rollouts(self.step.rewards)
         for name in _COUNTED:
             if name in self.step.counts:
                 old = self.counts[name]
@@ -220,7 +228,7 @@ class Episodes:
             "episode_step": self.steps,
             "env_steps": self.env_steps,
             "seed": self._seed,
-            "actions": np.array(self._actions).reshape(-1, len(self._ready)),
+            "actions": np.array(self._actions).reshape(-1, *self._parts.population.actions.shape),
             "counts": self.counts,
             "due_s": self._due_s,
             "latest_arrival_s": self._latest_arrival_s,

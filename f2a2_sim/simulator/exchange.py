@@ -10,6 +10,7 @@ import numpy as np
 
 from devices.compute import Work
 from f2a2_sim.simulator.computing import Computing
+from f2a2_sim.simulator.knowledge import version_of
 from f2a2_sim.simulator.parts import Context, IntArray
 from f2a2_sim.simulator.presence import Presence
 
@@ -81,19 +82,7 @@ class Exchange:
         with self._stopwatch.part("consensus"):
             degree = np.array([len(neighbours)])
             versions = fleet.consensus.publish(np.array([row]), degree, np.array([number]), in_flight)
-        with self._stopwatch.part("network"):
-            size_bytes = fleet.consensus.message_bytes
-            sends = carrier.broadcast(now_s, np.array([agent]), versions, size_bytes)
-        if agent < self._recorded_agents and not self._recorder.timeline_full:
-            started = np.isfinite(sends.tx_start_s)
-            self._recorder.events(
-                sends.sender[started],
-                "send",
-                sends.tx_start_s[started],
-                sends.tx_end_s[started],
-                sends.receiver[started],
-                size_bytes,
-            )
+        self._broadcast(agent, versions, fleet.consensus.message_bytes)
         if not self._waits:
             self._request_mix(agent, len(neighbours))
             return
@@ -104,6 +93,31 @@ class Exchange:
         self.drain()
         self._release_if_complete(agent)
         self._schedule_mail()
+
+    def _broadcast(self, agent: int, versions: IntArray, size_bytes: int) -> None:
+        with self._stopwatch.part("network"):
+            sends = self._carrier.broadcast(self._agenda.now_s, np.array([agent]), versions, size_bytes)
+        if agent < self._recorded_agents and not self._recorder.timeline_full:
+            started = np.isfinite(sends.tx_start_s)
+            self._recorder.events(
+                sends.sender[started],
+                "send",
+                sends.tx_start_s[started],
+                sends.tx_end_s[started],
+                sends.receiver[started],
+                size_bytes,
+            )
+
+    def tell_step(self, agent: int, step: int) -> None:
+        """Send the neighbours what the agent has seen and chosen, if they can know it in no other way."""
+        size_bytes = self._population.step_message_bytes(agent)
+        if size_bytes is not None:
+            self._broadcast(agent, np.array([version_of(step)]), size_bytes)
+
+    def hear_steps(self) -> None:
+        """Hand over what has arrived by now, if steps are told by messages."""
+        if self._population.step_message_bytes(0) is not None:
+            self.drain()
 
     def _request_mix(self, agent: int, copies: int) -> None:
         fleet, _ = self._population.fleet_of(agent)
@@ -138,16 +152,17 @@ class Exchange:
             rounds = self._population.deliver(
                 arrived.receiver, arrived.sender, arrived.version, arrived.sent_s
             )
-        if not self._recorder.timeline_full:
+        if not self._recorder.timeline_full and bool((arrived.receiver < self._recorded_agents).any()):
             self._recorder.events(
                 arrived.receiver, "receive", arrived.sent_s, arrived.arrival_s, arrived.sender
             )
         if self._waits:
             np.maximum.at(self._heard_round, arrived.receiver, rounds)
-            receivers = np.unique(arrived.receiver)
-            self._recheck(receivers.tolist())
-            for agent in receivers[self._heard_round[receivers] > self.round[receivers]].tolist():
-                self._behind(agent)
+            receivers = sorted(set(arrived.receiver.tolist()))
+            self._recheck(receivers)
+            for agent in receivers:
+                if self._heard_round[agent] > self.round[agent]:
+                    self._behind(agent)
 
     # -- waiting for neighbours ----------------------------------------------------------------------
 

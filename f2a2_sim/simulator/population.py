@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from devices.compute import Work
-from f2a2_sim.consensus.group import ConsensusGroup
+from f2a2_sim.consensus.group import HEADER_BYTES, ConsensusGroup
 from f2a2_sim.learners.base import Learner
+from f2a2_sim.learners.joint.replay import padded_observations
 from f2a2_sim.randomness import Streams
+from f2a2_sim.simulator.knowledge import Knowledge, step_of
 from f2a2_sim.worlds.base import Observations
 
 IntArray = NDArray[np.int64]
@@ -52,8 +54,16 @@ class Fleet:
 class Population:
     """Agents by number; ``rows`` inside, agents outside."""
 
-    def __init__(self, fleets: list[Fleet], initial_seeds: list[int], streams: Streams) -> None:
+    def __init__(
+        self,
+        fleets: list[Fleet],
+        initial_seeds: list[int],
+        streams: Streams,
+        rollouts: int = 1,
+        informed_by_network: bool = False,
+    ) -> None:
         self.fleets = fleets
+        self.rollouts = rollouts
         self.n_agents = sum(len(fleet.ids) for fleet in fleets)
         self._initial_seeds = initial_seeds
         self._exploration = streams.family("exploration")
@@ -63,10 +73,15 @@ class Population:
         for index, fleet in enumerate(fleets):
             self._fleet_of[fleet.ids] = index
             self._row_of[fleet.ids] = np.arange(len(fleet.ids))
+        self._knowledge = Knowledge(self.n_agents) if informed_by_network else None
+        self._postponed: tuple[Any, ...] | None = None  # a transition, until messages about it may have come
+        self._joint = bool(getattr(fleets[0].learner, "joint_information", False))
         self._observations: list[NDArray[np.float32]] = []
         self._acted_on = [np.zeros((len(f.ids), 0), dtype=np.float32) for f in fleets]
         self._logits = [np.zeros((len(f.ids), 0), dtype=np.float32) for f in fleets]
-        self.actions = np.zeros(self.n_agents, dtype=np.int64)
+        shape = (self.n_agents,) if rollouts == 1 else (self.n_agents, rollouts)
+        self.actions = np.zeros(shape, dtype=np.int64)
+        """The newest action of each agent: ``[n]``, or ``[n, rollouts]`` if there are several."""
 
     def split(self, agents: IntArray) -> Iterator[tuple[Fleet, IntArray, IntArray]]:
         """Each fleet concerned, with its rows and with the positions in ``agents`` that they come from."""
@@ -87,7 +102,11 @@ class Population:
 
     def observe(self, observations: Observations) -> None:
         """Hand every agent what it sees now."""
-        if isinstance(observations, list):
+        if self._joint:
+            if self._observations:
+                self._acted_on = self._observations
+            self._observations = [padded_observations(observations, self.rollouts)]
+        elif isinstance(observations, list):
             self._observations = [np.stack([observations[i] for i in f.ids.tolist()]) for f in self.fleets]
         elif len(self.fleets) == 1:
             self._observations = [observations.copy()]
@@ -96,6 +115,9 @@ class Population:
 
     def act(self, agents: IntArray) -> None:
         """Choose an action for each of ``agents`` from what it sees now; see ``actions``."""
+        if self._joint:
+            self._act_jointly(agents)
+            return
         uniforms = self._exploration.uniform(agents)[:, 0]
         for fleet, rows, positions in self.split(agents):
             index = int(self._fleet_of[fleet.ids[0]])
@@ -108,8 +130,30 @@ class Population:
             self._acted_on[index][rows] = seen[rows]
             self._logits[index][rows] = logits
 
-    def remember(self, agents: IntArray, rewards: NDArray[np.float32], terminal: BoolArray) -> None:
-        """Store the transition from what each of ``agents`` acted on to what it sees now."""
+    def _act_jointly(self, agents: IntArray) -> None:
+        learner, seen = self.fleets[0].learner, self._observations[0]
+        uniforms = self._exploration.uniform(agents, self.rollouts)
+        actions, logits = learner.act(agents, seen[agents], uniforms)
+        self.actions[agents] = actions.reshape(self.actions[agents].shape)
+        if self._logits[0].size == 0:
+            self._logits[0] = np.zeros((*seen.shape[:2], logits.shape[2]), dtype=np.float32)
+        self._logits[0][agents] = logits
+
+    def remember(
+        self, agents: IntArray, rewards: NDArray[np.float32], terminal: BoolArray, played: IntArray
+    ) -> None:
+        """Store the transition from what each of ``agents`` acted on to what it sees now.
+
+        ``rewards``, ``terminal`` and ``played``, the actions that the world took, are of all agents.
+        """
+        if self._joint:
+            shape = (self.n_agents, self.rollouts)
+            logits = self._logits[0] if self._knowledge is None else self._logits[0].copy()
+            transition = (self._acted_on[0], played.reshape(shape), logits, rewards.reshape(shape))
+            self._remember_jointly(agents, *transition, self._observations[0], terminal)
+            return
+        if agents.size == 0:
+            return
         for fleet, rows, positions in self.split(agents):
             index = int(self._fleet_of[fleet.ids[0]])
             own = agents[positions]
@@ -122,6 +166,41 @@ class Population:
                 self._observations[index][rows],
                 terminal[own],
             )
+
+    def _remember_jointly(self, agents: IntArray, *transition: Any) -> None:
+        """At once, or, where the others' steps come by message, when the next one is complete."""
+        if self._knowledge is not None:
+            self._remember_postponed()
+            self._postponed = (agents, *transition)
+        elif agents.size:
+            self.fleets[0].learner.remember(agents, *transition)
+
+    def _remember_postponed(self) -> None:
+        if self._postponed is not None:
+            assert self._knowledge is not None
+            ages = self._knowledge.ages()
+            fleet: Any = self.fleets[0].learner
+            fleet.remember(*self._postponed, (ages.now, ages.following))
+            self._postponed = None
+
+    def begin_episode(self, step: int) -> None:
+        """The world begins anew with its observation number ``step``."""
+        if self._knowledge is not None:
+            self._remember_postponed()
+            self._knowledge.begin_episode(step)
+
+    def about_to_remember(self, agents: IntArray) -> IntArray:
+        """Whose replay changes when ``agents`` are given a transition (see `remember`)."""
+        if self._knowledge is None:
+            return agents
+        return np.empty(0, dtype=np.int64) if self._postponed is None else np.asarray(self._postponed[0])
+
+    def step_message_bytes(self, agent: int) -> int | None:
+        """Size of what an agent tells the others of a step; None where it need not."""
+        if self._knowledge is None:
+            return None
+        size = self.fleets[0].learner.setup.observation_sizes[agent]  # type: ignore[attr-defined]
+        return HEADER_BYTES + 4 * self.rollouts * (int(size) + 1)
 
     def can_update(self, agents: IntArray) -> BoolArray:
         able = np.zeros(len(agents), dtype=np.bool_)
@@ -147,6 +226,16 @@ class Population:
         Those between fleets of different shapes are of no use (round 0).
         """
         rounds = np.zeros(len(receivers), dtype=np.int64)
+        told = versions < 0
+        if told.any():
+            assert self._knowledge is not None
+            self._knowledge.hear(receivers[told], senders[told], step_of(versions[told]))
+            kept = np.flatnonzero(~told)
+            rounds[kept] = self.deliver(receivers[kept], senders[kept], versions[kept], sent_s[kept])
+            return rounds
+        if len(self.fleets) == 1:  # their numbers are its rows
+            consensus = self.fleets[0].consensus
+            return rounds if consensus is None else consensus.deliver(receivers, senders, versions, sent_s)
         for fleet, _, positions in self.split(receivers):
             own = positions[self._fleet_of[senders[positions]] == self._fleet_of[fleet.ids[0]]]
             if fleet.consensus is not None:
@@ -159,6 +248,11 @@ class Population:
         """The agent loses its memory, and starts from the copy it last published, or from the beginning."""
         fleet, row = self.fleet_of(agent)
         only = np.array([row])
+        if self._knowledge is not None:
+            self._knowledge.forget(agent)
+            if self._postponed is not None:
+                agents, *transition = self._postponed
+                self._postponed = (agents[agents != agent], *transition)
         copy = fleet.consensus.crash(row) if fleet.consensus is not None else None
         published = None if copy is None else copy.clone()
         fleet.learner.reset(only, [self._initial_seeds[agent]])
@@ -207,6 +301,8 @@ class Population:
             "acted_on": list(self._acted_on),
             "logits": list(self._logits),
             "actions": self.actions,
+            "knowledge": None if self._knowledge is None else self._knowledge.state(),
+            "postponed": None if self._postponed is None else list(self._postponed),
         }
 
     def policies(self) -> dict[str, Any]:
@@ -223,6 +319,10 @@ class Population:
         self._acted_on = [np.array(a) for a in state["acted_on"]]
         self._logits = [np.array(a) for a in state["logits"]]
         self.actions[...] = state["actions"]
+        if self._knowledge is not None:
+            self._knowledge.load_state(state["knowledge"])
+        postponed = state["postponed"]
+        self._postponed = None if postponed is None else tuple(np.array(part) for part in postponed)
 
 
 _COLUMNS_PER_BLOCK = 4096  # of 256 agents: 4 MB, which stay in the cache for both passes

@@ -60,6 +60,8 @@ class Simulation:
             self.computing,
             self.training,
             self.switching,
+            tell=self.exchange.tell_step,
+            hear=self.exchange.hear_steps,
             record=lambda episode_end: self.measures.record_row(episode_end),
             stop=self.stop,
         )

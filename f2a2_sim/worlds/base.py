@@ -51,7 +51,13 @@ class World(Protocol):
 
     ``step`` takes int64 ``[n]`` and ignores the entries of agents that are not alive. ``restore`` rebuilds an
     episode exactly from its seed and its actions so far, int64 ``[t, n]``: so a world is checkpointed.
+
+    With ``rollouts`` above 1 the world is that many copies in lock-step: observations, rewards and actions
+    then have an axis of rollouts behind that of the agents.
     """
+
+    @property
+    def rollouts(self) -> int: ...
 
     @property
     def agents(self) -> Sequence[AgentSpec]: ...
@@ -71,3 +77,8 @@ class World(Protocol):
     def episode_summary(self) -> dict[str, float]: ...
 
     def render(self) -> NDArray[np.uint8]: ...
+
+
+def mean_over_rollouts(rewards: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``[n]`` of rewards ``[n]`` or ``[n, rollouts]``."""
+    return rewards if rewards.ndim == 1 else rewards.mean(axis=1)

@@ -33,6 +33,7 @@ class BattleWorld:
     """
 
     default_action = STAY
+    rollouts = 1
 
     def __init__(
         self, agents: int, opponent: Opponent, map_size: int | None = None, episode_steps: int = 200

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from f2a2_sim.errors import UsageError
@@ -10,9 +10,12 @@ from f2a2_sim.opponents.factory import make_opponent
 from f2a2_sim.worlds.base import World
 from f2a2_sim.worlds.battle import BattleWorld
 from f2a2_sim.worlds.battle_engine import N_ACTIONS, OBSERVATION_SIZE
+from f2a2_sim.worlds.particle import RoverTower, TreasureCollection
+from f2a2_sim.worlds.particle.base import Rules
+from f2a2_sim.worlds.particle.parallel import ParallelParticleWorld
 from f2a2_sim.worlds.pettingzoo import PettingZooWorld
 
-_PARTICLE_WORLDS = ("ctc", "rover_tower")
+_PARTICLE_WORLDS: dict[str, Callable[[], Rules]] = {"ctc": TreasureCollection, "rover_tower": RoverTower}
 
 
 def make_world(
@@ -24,6 +27,7 @@ def make_world(
     episode_steps: int = 200,
     default_action: int | None = None,
     env_args: Mapping[str, Any] | None = None,
+    rollouts: int = 1,
 ) -> World:
     """The world of a scenario; the arguments are the keys of its ``world`` section.
 
@@ -36,14 +40,16 @@ def make_world(
         raise UsageError(
             f"world.episode_steps = {episode_steps}: expected at least 1; give a longer episode."
         )
-    world: BattleWorld | PettingZooWorld
+    if rollouts > 1 and env not in _PARTICLE_WORLDS:
+        raise UsageError(f"world.rollouts = {rollouts}: {env!r} is played once at a time; set it to 1.")
+    world: BattleWorld | PettingZooWorld | ParallelParticleWorld
     if env == "battle":
         world = _battle(agents, map_size, opponent, episode_steps, env_args)
     else:
         if map_size is not None:
             raise UsageError(f"world.map_size = {map_size}: only battle has a map; remove it.")
         world = (
-            _particle_world(env, episode_steps, env_args)
+            _particle_world(env, episode_steps, env_args, rollouts)
             if env in _PARTICLE_WORLDS
             else PettingZooWorld(env, env_args or {}, episode_steps)
         )
@@ -81,10 +87,14 @@ def _battle(
     return BattleWorld(agents, enemy, map_size, episode_steps)
 
 
-def _particle_world(env: str, episode_steps: int, env_args: Mapping[str, Any] | None) -> PettingZooWorld:
+def _particle_world(
+    env: str, episode_steps: int, env_args: Mapping[str, Any] | None, rollouts: int
+) -> PettingZooWorld | ParallelParticleWorld:
     if env_args:
         raise UsageError(
             f"world.env_args = {dict(env_args)!r}: {env} takes none; remove it, and use world.episode_steps."
         )
+    if rollouts > 1:
+        return ParallelParticleWorld(_PARTICLE_WORLDS[env](), rollouts, episode_steps)
     own_args = {"max_cycles": episode_steps, "render_mode": "rgb_array"}
     return PettingZooWorld(f"f2a2_sim.worlds.particle:{env}", own_args, episode_steps)

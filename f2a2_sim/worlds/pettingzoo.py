@@ -26,6 +26,8 @@ class PettingZooWorld:
     Raises UsageError at construction for what a scenario can mend, RunError when the environment fails.
     """
 
+    rollouts = 1
+
     def __init__(
         self,
         path: str,

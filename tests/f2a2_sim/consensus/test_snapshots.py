@@ -74,12 +74,22 @@ def test_dense_and_sparse_sums_agree(seed: int, agents: int, share: float) -> No
     rows = [np.flatnonzero(rng.random(12) < share) for _ in range(agents)]
     weights = [rng.random(len(r)) for r in rows]
     expected = np.array([(w[:, None] * pool.numpy()[r]).sum(0) for r, w in zip(rows, weights, strict=True)])
-    used = np.unique(np.concatenate(rows))
-    for compute in (
-        lambda out: mixing.weighted_sums(pool, rows, weights, out),
-        lambda out: mixing._dense(pool, used, rows, weights, out),
-        lambda out: mixing._sparse(pool, rows, weights, out),
-    ):
+    def sparse(out: torch.Tensor) -> None:
+        for own_rows, own_weights, total in zip(rows, weights, out, strict=True):
+            mixing._sparse(pool, own_rows, own_weights, total)
+
+    def mixed(out: torch.Tensor) -> None:
+        mixing.Mixer().mix(pool, rows, weights, lambda k, total: out[k].copy_(total))
+
+    def on_threads(out: torch.Tensor) -> None:
+        torch.set_num_threads(3)
+        mixed(out)
+        torch.set_num_threads(1)
+
+    results = []
+    for compute in (lambda out: mixing._dense(pool, rows, weights, out), sparse, mixed, on_threads):
         out = torch.full((agents, pool.shape[1]), 7.0, dtype=torch.float64)
         compute(out)
         np.testing.assert_allclose(out.numpy(), expected, atol=1e-9)
+        results.append(out)
+    assert torch.equal(results[2], results[3])

@@ -13,6 +13,7 @@ from torch.nn.functional import leaky_relu
 from f2a2_sim.errors import UsageError
 from f2a2_sim.learners.attention import Attended, AttentionCritic
 from f2a2_sim.learners.attention_shape import AgentGroup, AttentionShape, CriticArrays, group_agents
+from f2a2_sim.learners.joint.own_attention import OwnAttentionCritic
 
 SHAPE = AttentionShape((6, 6, 3, 4, 4), n_actions=3, hidden=8, heads=2)
 COPIES, BATCH, LOGIT_DECAY = 3, 7, 0.3
@@ -94,6 +95,30 @@ def test_backward_is_the_gradient(rows: Tensor, inputs: list[Tensor], own: int |
         for m, agent in enumerate(answered(own, c)):
             q, logits = written_out(SHAPE, arrays, inputs, c, agent)
             loss = loss + (q * pull[c, m]).sum() + LOGIT_DECAY / 2 * sum(x.square().sum() for x in logits)
+    loss.backward()
+    assert leaves.grad is not None and leaves.grad.abs().max() > 1
+    close(gradient, leaves.grad)
+
+
+@pytest.mark.parametrize("own", [0, 1, 2])
+@pytest.mark.parametrize("copies", [1, COPIES])
+def test_critics_of_one_agent_each_are_the_formula(
+    rows: Tensor, inputs: list[Tensor], own: int, copies: int
+) -> None:
+    """The other order of products: values, and the gradient with respect to all parameters."""
+    rows, inputs = rows[:copies], [x[:copies] for x in inputs]
+    critic = OwnAttentionCritic(SHAPE)
+    done = critic.forward(SHAPE.arrays(rows), inputs, own)
+    pull = torch.from_numpy(np.random.default_rng(6).standard_normal(done.q.shape))
+    gradient = torch.zeros_like(rows)
+    critic.backward(SHAPE.arrays(rows), inputs, own, done, pull, LOGIT_DECAY, SHAPE.arrays(gradient))
+
+    leaves = rows.clone().requires_grad_()
+    arrays, loss = SHAPE.arrays(leaves), torch.zeros((), dtype=torch.float64)
+    for c in range(copies):
+        q, logits = written_out(SHAPE, arrays, inputs, c, own + c)
+        close(done.q[c], q)
+        loss = loss + (q * pull[c]).sum() + LOGIT_DECAY / 2 * sum(x.square().sum() for x in logits)
     loss.backward()
     assert leaves.grad is not None and leaves.grad.abs().max() > 1
     close(gradient, leaves.grad)

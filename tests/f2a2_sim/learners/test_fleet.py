@@ -244,9 +244,9 @@ def test_too_small_a_replay_is_an_error_that_names_the_numbers() -> None:
 
 
 def test_unknown_learner_is_an_error_that_names_the_known() -> None:
-    assert learner_names() == ["f2a2_isac"]
-    with pytest.raises(UsageError, match=r"learner\.name: 'f2a2_sac'.*f2a2_isac"):
-        make_fleet(LearnerConfig(name="f2a2_sac"), FleetSetup(7, 5, [0], 1))
+    assert learner_names() == ["f2a2_coma", "f2a2_ddpg", "f2a2_isac", "f2a2_sac", "f2a2_td3"]
+    with pytest.raises(UsageError, match=r"learner\.name: 'f2a2_sca'.*f2a2_isac.*did you mean 'f2a2_sac'"):
+        make_fleet(LearnerConfig(name="f2a2_sca"), FleetSetup(7, 5, [0], 1))
 
 
 def test_batch_take() -> None:

@@ -38,7 +38,7 @@ def test_a_good_scenario_passes() -> None:
         (["world.map_size=12"], "world.map_size", "two armies of 12 do not fit"),
         (["world.env=no.such:thing", "world.agents=null"], "world.env", "no.such"),
         (["world.opponent=/no/such.safetensors"], "world.opponent", "/no/such.safetensors"),
-        (["learner.name=dqn"], "learner.name", "expected one of f2a2_isac"),
+        (["learner.name=dqn"], "learner.name", "expected one of f2a2_coma, f2a2_ddpg, f2a2_isac, f2a2_sac"),
         (
             ["devices.fleet.0.profile=raspbery_pi_5"],
             "devices.fleet.0.profile",

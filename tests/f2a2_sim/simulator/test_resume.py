@@ -29,6 +29,36 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "consensus": {"wait": "neighbours", "wait_timeout_s": 0.05, "max_age_s": 0.2},
         "network": {**CHURNING["network"], "topology": {"kind": "complete"}},
     },
+    "joint critics, three rollouts": {
+        "world": {"env": "rover_tower", "agents": 8, "rollouts": 3, "episode_steps": 25},
+        "learner": {"name": "f2a2_sac", "batch_size": 6, "replay_transitions": 60, "hidden_size": 8},
+        "consensus": {"shared": "attention"},
+        **CHURNING,
+    },
+    "on policy": {
+        "world": {"env": "rover_tower", "agents": 8, "rollouts": 3, "episode_steps": 25},
+        "learner": {"name": "f2a2_coma", "batch_size": 8, "replay_transitions": 60, "hidden_size": 8},
+        "consensus": {"shared": "critic"},
+        **CHURNING,
+    },
+    "the others' steps by message": {
+        "world": {
+            "env": "rover_tower",
+            "agents": 8,
+            "rollouts": 2,
+            "episode_steps": 25,
+            "mode": "realtime",
+            "period_s": 0.03,
+        },
+        "learner": {
+            "name": "f2a2_td3",
+            "information": "network",
+            "batch_size": 6,
+            "replay_transitions": 60,
+            "hidden_size": 8,
+        },
+        **CHURNING,
+    },
     "batteries": {"devices": {"custom_profiles": {"board": {"battery_j": 0.5}}}},
 }
 

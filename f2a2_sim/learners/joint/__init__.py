@@ -1,0 +1,1 @@
+"""Learners whose critics see everybody's observations and actions."""

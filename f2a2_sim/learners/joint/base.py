@@ -1,0 +1,433 @@
+"""What all learners with joint critics have in common: rows, replay, acting, consensus, costs, saved states.
+
+A fleet is all agents of a world. A row of ``parameters`` is [critic | actor]; the critic, which has one
+shape for all, is the consensus variable (paper, 5.1.2), or only its attention block. Every agent trains its
+own row, from its own rewards; of the others it knows what `f2a2_sim.learners.joint.replay` says, and their
+policies as `others_logits` says.
+
+A learner is a subclass that names its critic's size and does one update of a block of agents.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from devices.compute import Work
+from f2a2_sim.errors import CheckpointError, UsageError
+from f2a2_sim.learners.base import Batch, BoolArray, FleetSetup, FloatArray, IntArray
+from f2a2_sim.learners.config import LearnerConfig
+from f2a2_sim.learners.joint.actors import Actors, FrozenActors
+from f2a2_sim.learners.joint.replay import JointFleetReplay, JointTransitions
+from f2a2_sim.learners.pool import BlockPool
+from f2a2_sim.learners.shared import SharedVariable
+from f2a2_sim.learners.stacked import MlpShape, StackedAdam, StackedMlp, blocks_of, clip_rows, zeros
+from f2a2_sim.learners.work import count_bytes, count_flops, count_launches
+
+STATISTICS = ("entropy", "q_mean", "td_abs", "critic_loss", "importance_mean")
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """What a block of ``b`` agents learns from in one update; n is the number of all agents."""
+
+    run: slice
+    transitions: JointTransitions
+    rewards: Tensor  # [b, batch], as the learner sees them
+    logits: Tensor  # of everybody's policy at o, as the agent knows them [b, n, batch, actions]
+    next_logits: Tensor  # the same at o'
+    others: Tensor  # a~, int64 [b, n, batch]; the own entry is a sample of the own policy
+    next_others: Tensor  # a~', drawn from `JointFleet.target_logits`
+    noise: Tensor  # the uniforms that the learner asked for besides [b, batch, resampled_draws - 2 n]
+
+    @property
+    def own(self) -> Tensor:
+        """Numbers of the block's agents, int64 ``[b]``."""
+        return torch.arange(self.run.start, self.run.stop, device=self.rewards.device)
+
+    def of_own(self, values: Tensor) -> Tensor:
+        """What belongs to the agents themselves: ``[b, n, ...]`` -> ``[b, ...]``."""
+        return values[torch.arange(values.shape[0], device=values.device), self.own]
+
+
+class JointFleet(ABC):
+    """All agents of a world with one learner (see `f2a2_sim.learners.base.Learner` for the interface)."""
+
+    joint_information: ClassVar[bool] = True
+    on_policy: ClassVar[bool] = False
+
+    def __init__(self, config: LearnerConfig, setup: FleetSetup) -> None:
+        self.config = config
+        self.setup = setup
+        sizes = setup.observation_sizes
+        if len(sizes) != len(setup.seeds):
+            raise UsageError(
+                f"learner.name = {config.name}: needs all {len(sizes)} agents of the world in one fleet, "
+                f"got {len(setup.seeds)}"
+            )
+        self.n_agents = n = len(sizes)
+        self.actor_shape = MlpShape(max(sizes), config.hidden_size, config.hidden_layers, setup.n_actions)
+        self.critic_columns = slice(0, self.critic_size())
+        self.actor_columns = slice(self.critic_columns.stop, self.critic_columns.stop + self.actor_shape.size)
+        self.parameters = zeros((n, self.actor_columns.stop), setup.dtype, setup.device)
+        self.targets = zeros((n, self.critic_columns.stop), setup.dtype, setup.device)
+        self.gradient = zeros(tuple(self.parameters.shape), setup.dtype, setup.device)
+        self.adam = StackedAdam(self.parameters, config.learning_rate)
+        self.actors = Actors(self.actor_shape, sizes, self.parameters[:, self.actor_columns])
+        self._shared = SharedVariable(self.parameters, self._shared_columns(), setup, config.block_agents)
+        self.replay = JointFleetReplay(
+            n,
+            max(sizes),
+            setup.n_actions,
+            config.replay_transitions,
+            setup.rollouts,
+            with_ages=config.information == "network",
+        )
+        self._pool = BlockPool()
+        self._passes: dict[tuple[int, int, int], StackedMlp] = {}
+        self._counted: tuple[Work, Work] | None = None
+        self.reset(np.arange(n), setup.seeds)
+
+    # ------------------------------------------------------------------ what a learner says
+
+    @abstractmethod
+    def critic_size(self) -> int:
+        """Floats of one agent's critics, padding included."""
+
+    @abstractmethod
+    def initial_critic(self, generator: np.random.Generator) -> NDArray[np.float64]:
+        """Initial parameters of one agent's critics ``[critic_size]``."""
+
+    @abstractmethod
+    def update_block(self, worker: int, drawn: Drawn) -> Tensor:
+        """Critic step, target step, actor step of neighbouring agents; `STATISTICS` as ``[5, b]``.
+
+        Only rows of ``drawn.run`` may be written, and of all others none may be read: blocks run at once.
+        """
+
+    @property
+    def resampled_draws(self) -> int:
+        """Uniforms of one transition beside that of its choice: a~, a~' of everybody, then `Drawn.noise`."""
+        return 2 * self.n_agents
+
+    def target_logits(self, run: slice, next_logits: Tensor, noise: Tensor) -> Tensor:
+        """From what a~' is drawn ``[b, n, batch, actions]``: by default everybody's policy at o'."""
+        return next_logits
+
+    @property
+    def seen_sizes(self) -> tuple[int, ...]:
+        """What a critic sees of each agent: its observation and, if that may be old, whether it is not."""
+        extra = 1 if self.config.information == "network" else 0
+        return tuple(size + extra for size in self.setup.observation_sizes)
+
+    def seen(self, observations: Tensor, fresh: Tensor | None) -> Tensor:
+        """What the critics see, ``[b, n, batch, size]`` padded: of each agent its `seen_sizes` come first."""
+        observations = observations.to(self.parameters.dtype)
+        if fresh is None:
+            return observations
+        whole = torch.nn.functional.pad(observations, (0, 1))
+        last = torch.tensor(self.seen_sizes, device=whole.device).sub_(1).view(1, -1, 1, 1)
+        return whole.scatter_(
+            -1, last.expand(*whole.shape[:3], 1), fresh.unsqueeze(-1).to(whole.dtype)
+        )
+
+    # ------------------------------------------------------------------ acting and remembering
+
+    @torch.inference_mode()
+    def act(
+        self, rows: IntArray, observations: NDArray[np.float32], uniforms: FloatArray
+    ) -> tuple[IntArray, NDArray[np.float32]]:
+        """Observations ``[r, rollouts, size]``, uniforms ``[r, rollouts]`` -> actions ``[r, rollouts]`` and
+        logits ``[r, rollouts, actions]``."""
+        seen = torch.from_numpy(observations).to(self.parameters)
+        logits = self.actors.logits(torch.from_numpy(rows).to(seen.device), seen)
+        actions = choose(logits, torch.from_numpy(uniforms).to(seen.device))
+        return actions.cpu().numpy(), logits.float().cpu().numpy()
+
+    def remember(
+        self,
+        rows: IntArray,
+        observations: NDArray[np.float32],
+        actions: IntArray,
+        logits: NDArray[np.float32],
+        rewards: NDArray[np.float32],
+        next_observations: NDArray[np.float32],
+        terminal: BoolArray,
+        ages: tuple[NDArray[np.int8], NDArray[np.int8]] | None = None,
+    ) -> None:
+        """A step of all rollouts that ``rows`` remember, see `JointFleetReplay.add`."""
+        self.replay.add(rows, observations, actions, logits, rewards, next_observations, terminal, ages)
+
+    def can_update(self, rows: IntArray) -> BoolArray:
+        """Whether each row holds ``warmup_transitions``, and at least a batch."""
+        needed = max(self.config.warmup_transitions, self.transitions_per_update)
+        return np.asarray(self.replay.count[rows] >= needed)
+
+    @property
+    def transitions_per_update(self) -> int:
+        """``batch_size``, and on policy as many more as make whole steps of all rollouts."""
+        size, rollouts = self.config.batch_size, self.setup.rollouts
+        return -(-size // rollouts) * rollouts if self.on_policy else size
+
+    @property
+    def draws_per_update(self) -> int:
+        """Uniforms of one update."""
+        return self.transitions_per_update * (1 + self.resampled_draws)
+
+    def draw_batch(self, rows: IntArray, uniforms: FloatArray) -> Batch:
+        """Choose transitions uniformly among those held, or on policy the newest ones."""
+        n = self.transitions_per_update
+        numbers = (
+            self.replay.newest(rows, n) if self.on_policy else self.replay.sample(rows, uniforms[:, :n])
+        )
+        return Batch(numbers, uniforms[:, n:])
+
+    # ------------------------------------------------------------------ learning
+
+    @torch.inference_mode()
+    def update(self, rows: IntArray, batch: Batch) -> dict[str, FloatArray]:
+        """One update of each row; what it knows of the others' policies is from before all of them."""
+        statistics: dict[str, FloatArray] = {name: np.empty(len(rows)) for name in STATISTICS}
+        policies = self.actors.frozen()
+
+        def update_block(worker: int, block: tuple[slice, IntArray]) -> None:
+            run, positions = block
+            with torch.inference_mode():
+                drawn = self._draw(run, batch.take(positions), policies)
+                values = self.update_block(worker, drawn).cpu().numpy()
+            for name, column in zip(STATISTICS, values, strict=True):
+                statistics[name][positions] = column
+
+        self._pool.map(update_block, list(blocks_of(rows, self.config.block_agents)))
+        return statistics
+
+    def _draw(self, run: slice, batch: Batch, policies: FrozenActors) -> Drawn:
+        read = self.replay.gather(run, batch.indices, self.setup.device)
+        rewards = read.rewards.to(self.parameters.dtype)
+        if self.config.normalise_rewards:
+            mean, deviation = (torch.from_numpy(m).to(rewards) for m in self.replay.reward_moments(run))
+            scale = torch.where(deviation > 0, 1.0 / deviation, 0.0)
+            rewards = (rewards - mean.unsqueeze(1)) * scale.unsqueeze(1)
+        logits = policies.logits(read.observations.to(rewards.dtype))
+        next_logits = policies.logits(read.next_observations.to(rewards.dtype))
+        assert batch.resample is not None
+        uniforms = torch.from_numpy(batch.resample).to(rewards.device)
+        count = logits.shape[1] * logits.shape[2]
+        noise = uniforms[:, 2 * count :].view(*rewards.shape, -1)
+        others = choose(logits, uniforms[:, :count].view(logits.shape[:3]))
+        target_logits = self.target_logits(run, next_logits, noise)
+        next_others = choose(target_logits, uniforms[:, count : 2 * count].view(logits.shape[:3]))
+        return Drawn(run, read, rewards, logits, next_logits, others, next_others, noise)
+
+    def step(self, run: slice, columns: slice, counts: Tensor | None = None) -> None:
+        """One step of Adam along `gradient` + grad R + lambda + beta (w~ - w), clipped before the penalty.
+
+        ``counts`` ``[b]``: which step this is for those columns, if not that of the agent's updates.
+        """
+        gradient = self.gradient[run, columns]
+        if self.config.grad_clip is not None:
+            clip_rows(gradient, self.config.grad_clip)
+        rows = self.adam.rows(run, columns)
+        if counts is not None:
+            rows = dataclasses.replace(rows, steps=list(counts.unbind(0)))
+        self._shared.descend(self.adam, rows, run, columns, gradient, self.config.l2)
+
+    def follow_targets(self, run: slice) -> None:
+        """theta' <- (1 - tau) theta' + tau theta."""
+        self.targets[run].lerp_(self.parameters[run, self.critic_columns], self.config.tau)
+
+    def actor_pass(self, worker: int, drawn: Drawn) -> tuple[StackedMlp, Tensor, Tensor]:
+        """The own policies at o: the pass to go back through, its inputs, logits ``[b, batch, actions]``."""
+        run = drawn.run
+        b, batch = drawn.rewards.shape
+        inputs = self.actors.inputs(run, drawn.of_own(drawn.transitions.observations).to(drawn.rewards.dtype))
+        key = (worker, b, batch)
+        if key not in self._passes:
+            shapes = StackedMlp.memory_shapes(self.actor_shape, b, batch)
+            with torch.inference_mode(False):
+                memory = [drawn.rewards.new_zeros(shape) for shape in shapes]
+            self._passes[key] = StackedMlp(self.actor_shape.hidden, memory)
+        network = self._passes[key]
+        arrays = self.actor_shape.arrays(self.parameters[run, self.actor_columns])
+        return network, inputs, network.forward(arrays, inputs)[0]
+
+    def step_actor(self, drawn: Drawn, network: StackedMlp, inputs: Tensor, logit_gradient: Tensor) -> None:
+        """Descend along ``logit_gradient`` ``[b, batch, actions]`` after `actor_pass`; moments follow.
+
+        Both only for agents whose actor is due.
+        """
+        run = drawn.run
+        arrays = self.actor_shape.arrays(self.parameters[run, self.actor_columns])
+        out = self.actor_shape.arrays(self.gradient[run, self.actor_columns])
+        network.backward(arrays, inputs, logit_gradient.unsqueeze(0), out)
+        seen = drawn.of_own(drawn.transitions.observations).to(inputs.dtype)
+        counts = self.actor_counts(run)
+        due = np.flatnonzero((counts > 0).cpu().numpy())
+        for part, _ in blocks_of(due, len(counts)):
+            rows = slice(run.start + part.start, run.start + part.stop)
+            self.step(rows, self.actor_columns, counts[part])
+            self.actors.follow(rows, seen[part])
+
+    def actor_counts(self, run: slice) -> Tensor:
+        """Which step of its actor each agent's present update takes ``[b]``; 0 where none is due."""
+        return self.adam.steps[run]
+
+    # ------------------------------------------------------------------ consensus
+
+    def _shared_columns(self) -> slice:
+        shared = self.setup.shared
+        if shared == "actor":
+            raise UsageError(
+                f"consensus.shared = actor: learner {self.config.name} shares its critic; use critic"
+            )
+        return self.attention_columns() if shared == "attention" else self.critic_columns
+
+    def attention_columns(self) -> slice:
+        """Columns of the critic's attention block."""
+        raise UsageError(
+            f"consensus.shared = attention: the critic of {self.config.name} has no attention; use critic"
+        )
+
+    def shared_columns(self) -> slice:
+        """Columns of the consensus variable."""
+        return self._shared.columns
+
+    def shared_parameters(self) -> Tensor:
+        """w~ of every agent, a view ``[n_agents, S]``."""
+        return self._shared.own()
+
+    def take_consensus(self, rows: IntArray, view: Tensor) -> None:
+        """See `Learner.take_consensus`."""
+        self._shared.take(rows, view)
+
+    def adopt(self, rows: IntArray, values: Tensor) -> None:
+        """See `Learner.adopt`."""
+        self._shared.adopt(rows, values)
+
+    def dual_norm(self, rows: IntArray) -> FloatArray:
+        """See `Learner.dual_norm`."""
+        return self._shared.dual_norm(rows)
+
+    # ------------------------------------------------------------------ costs
+
+    def act_work(self) -> Work:
+        """Cost of one action of every rollout, counted on this code."""
+        return self._costs()[0]
+
+    def update_work(self) -> Work:
+        """Cost of one update, counted on this code; every operation reads and writes whole."""
+        return self._costs()[1]
+
+    def _costs(self) -> tuple[Work, Work]:
+        if self._counted is None:
+            self._counted = self._count()
+        return self._counted
+
+    def _count(self) -> tuple[Work, Work]:
+        n, rollouts = self.n_agents, self.setup.rollouts
+        config = self.config.model_copy(
+            update={"replay_transitions": self.config.batch_size + 2 * rollouts, "warmup_transitions": 0}
+        )
+        setup = dataclasses.replace(self.setup, device=torch.device("cpu"))
+        probe = type(self)(config, setup)
+        every, row = np.arange(n), np.zeros(1, dtype=np.int64)
+        shape = (n, rollouts)
+        seen = np.zeros((*shape, self.actor_shape.inputs), dtype=np.float32)
+        logits = np.zeros((*shape, self.setup.n_actions), dtype=np.float32)
+        nothing = np.zeros(shape, dtype=np.float32)
+        while not probe.can_update(row)[0]:
+            actions = np.zeros(shape, dtype=np.int64)
+            ages = np.zeros((n, n), dtype=np.int8)
+            known = (ages, ages) if config.information == "network" else None
+            probe.remember(every, seen, actions, logits, nothing, seen, np.zeros(n, dtype=np.bool_), known)
+        batch = probe.draw_batch(row, np.zeros((1, probe.draws_per_update)))
+
+        def act() -> object:
+            return probe.act(row, seen[:1], np.zeros((1, rollouts)))
+
+        def update() -> object:
+            return probe.update(row, batch)
+
+        works = (
+            Work(float(count_flops(work)), float(count_bytes(work)), count_launches(work))
+            for work in (act, update)
+        )
+        return next(works), next(works)
+
+    def memory_bytes(self) -> dict[str, int]:
+        """One agent's memory by kind."""
+        item = self.parameters.element_size()
+        return {
+            "parameters": item * (self.parameters.shape[1] + self.targets.shape[1]),
+            "optimiser": item * 3 * self.parameters.shape[1],
+            "consensus": self._shared.nbytes(),
+            "replay": self.replay.nbytes(),
+            "activations": item * self.activations(),
+        }
+
+    @abstractmethod
+    def activations(self) -> int:
+        """Numbers that one agent's update holds at once, besides parameters and gradients."""
+
+    # ------------------------------------------------------------------ state
+
+    def reset(self, rows: IntArray, seeds: Sequence[int]) -> None:
+        """Give ``rows`` new weights and forget all else: equal seeds give equal critics, but own actors."""
+        for row, seed in zip(rows.tolist(), seeds, strict=True):
+            critic = self.initial_critic(np.random.default_rng(seed))
+            weights = np.concatenate([critic, self.actors.initial(row, np.random.default_rng([seed, row]))])
+            self.start_from(np.array([row]), torch.from_numpy(weights).to(self.parameters))
+        at = torch.from_numpy(rows).to(self.parameters.device)
+        for array in (self.adam.first_moment, self.adam.second_moment, self.adam.steps):
+            array[at] = 0
+        self.actors.reset(at)
+        self.replay.clear(rows)
+
+    def start_from(self, rows: IntArray, parameters: Tensor) -> None:
+        """See `Learner.start_from`."""
+        at = torch.from_numpy(rows).to(self.parameters.device)
+        self.parameters[at] = parameters.to(self.parameters)
+        self.targets[at] = self.parameters[at, self.critic_columns]
+        self._shared.restart(at)
+
+    def state(self) -> dict[str, Any]:
+        """Views of all that changes; write them out before the fleet goes on."""
+        return {
+            "parameters": self.parameters,
+            "targets": self.targets,
+            "first_moment": self.adam.first_moment,
+            "second_moment": self.adam.second_moment,
+            "steps": self.adam.steps,
+            "mean": self.actors.moments.mean,
+            "variance": self.actors.moments.variance,
+            **self._shared.state(),
+            "replay": self.replay.state(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue bit for bit from a `state` of a fleet with the same configuration and setup."""
+        for name, tensor in self.state().items():
+            if name == "replay":
+                continue
+            saved = torch.as_tensor(state[name])
+            if saved.shape != tensor.shape:
+                raise CheckpointError(
+                    f"learner state {name}: shape {list(saved.shape)}, but this scenario's fleet has "
+                    f"{list(tensor.shape)}; resume with the scenario that the checkpoint was written under"
+                )
+            tensor.copy_(saved)
+        self.replay.load_state(state["replay"])
+
+
+def choose(logits: Tensor, uniforms: Tensor) -> Tensor:
+    """Sample actions ``[...]`` from ``logits`` ``[..., actions]`` by uniforms in [0, 1) ``[...]``."""
+    cumulated = torch.softmax(logits.double(), dim=-1).cumsum(dim=-1)
+    below = cumulated <= uniforms.unsqueeze(-1)
+    return below.sum(dim=-1).clamp_max(logits.shape[-1] - 1)

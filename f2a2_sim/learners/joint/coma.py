@@ -1,0 +1,113 @@
+"""F2A2-COMA: on policy, with a joint critic of all own actions and its counterfactual baseline.
+
+Source: Li et al., "F2A2", JMLR 24 (2023), Proposition 3; COMA is Foerster et al., AAAI 2018. An update learns
+from the newest ``batch_size`` transitions (Appendix G), so an agent's replay may be that small. The gradients
+are those of `f2a2_sim.learners.joint.coma_objective`; the value at the next observations, with which returns
+bootstrap, is E_{a'^i~pi} Qbar(o', (a'^i, a~'^-i)), the others' a~' drawn from what the agent knows of their
+policies.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from f2a2_sim.errors import UsageError
+from f2a2_sim.learners.base import FleetSetup
+from f2a2_sim.learners.config import LearnerConfig
+from f2a2_sim.learners.isac_objective import Policy, importance_weights
+from f2a2_sim.learners.joint.base import Drawn, JointFleet
+from f2a2_sim.learners.joint.coma_objective import OnPolicy, actor_gradient, critic_gradient, td_lambda
+from f2a2_sim.learners.joint.ddpg_objective import add_entropy_bonus
+from f2a2_sim.learners.joint.mlp_critic import JointInputLayout, JointInputs, JointMlpCritic
+from f2a2_sim.learners.stacked import MlpShape
+from f2a2_sim.learners.standardise import standardise
+
+
+class ComaFleet(JointFleet):
+    """All agents of a world."""
+
+    on_policy: ClassVar[bool] = True
+
+    def __init__(self, config: LearnerConfig, setup: FleetSetup) -> None:
+        if config.normalise_td:
+            raise UsageError("learner.normalise_td = true: f2a2_coma has td_clip for this; set it to false")
+        self._critics: dict[int, JointMlpCritic] = {}  # by worker
+        super().__init__(config, setup)
+
+    @cached_property
+    def layout(self) -> JointInputLayout:
+        """Of what a critic reads."""
+        return JointInputLayout(self.seen_sizes, self.setup.n_actions)
+
+    @cached_property
+    def critic_shape(self) -> MlpShape:
+        """Of one agent's critics."""
+        hidden, layers = self.config.hidden_size, self.config.hidden_layers
+        return MlpShape(self.layout.width, hidden, layers, self.setup.n_actions)
+
+    def critic_size(self) -> int:
+        return self.critic_shape.size
+
+    def initial_critic(self, generator: np.random.Generator) -> NDArray[np.float64]:
+        return self.critic_shape.initial(generator)
+
+    def update_block(self, worker: int, drawn: Drawn) -> Tensor:
+        config, read, run, own = self.config, drawn.transitions, drawn.run, drawn.own
+        critic = self._critics.setdefault(worker, JointMlpCritic(self.layout, self.critic_shape))
+        parameters = self.critic_shape.arrays(self.parameters[run, self.critic_columns])
+
+        # TD(lambda) returns y, from the target critic at every o'.
+        targets = self.critic_shape.arrays(self.targets[run])
+        at_next = self._inputs(own, read.next_observations, read.next_fresh, drawn.next_others)
+        q_next = critic.forward(targets, at_next)[0]
+        next_values = (torch.softmax(drawn.of_own(drawn.next_logits), dim=-1) * q_next).sum(dim=-1)
+        by_time = [
+            torch.unflatten(x, 1, (-1, self.setup.rollouts))
+            for x in (drawn.rewards, read.ended, next_values, read.followed)
+        ]
+        y = td_lambda(config, *by_time).flatten(1).unsqueeze(-1)
+
+        # The own policy at o.
+        network, actor_inputs, logits = self.actor_pass(worker, drawn)
+        policy = Policy.of(logits)
+        actions = drawn.of_own(read.actions).unsqueeze(-1)
+        known = OnPolicy(actions, policy, y)
+
+        # Critic step (5.4a); then the target critic follows.
+        inputs = self._inputs(own, read.observations, read.fresh, read.actions)
+        q = critic.forward(parameters, inputs)
+        taken = q[0].gather(-1, actions)
+        out = self.critic_shape.arrays(self.gradient[run, self.critic_columns])
+        critic.backward(parameters, inputs, critic_gradient(config, known, q[0]).unsqueeze(0), out)
+        self.adam.steps[run] += 1
+        self.step(run, self.critic_columns)
+        self.follow_targets(run)
+
+        # Actor step (5.4b), with the new critic.
+        gradient = actor_gradient(config, known, critic.forward(parameters, inputs)[0])
+        add_entropy_bonus(config, policy, gradient)
+        self.step_actor(drawn, network, actor_inputs, gradient)
+
+        behaviour = torch.log_softmax(read.logits.to(logits.dtype), dim=-1)
+        rho, _ = importance_weights(config, policy, behaviour, actions)
+        delta = taken - y
+        entropy = -(policy.probabilities * policy.log).sum(dim=-1, keepdim=True)
+        values = [entropy, taken, delta.abs(), delta.square(), rho]
+        return torch.stack(values).mean(dim=(2, 3), dtype=torch.float64)
+
+    def _inputs(
+        self, own: Tensor, observations: Tensor, fresh: Tensor | None, actions: Tensor
+    ) -> JointInputs:
+        seen = standardise(self.seen(observations, fresh)).values
+        return self.layout.inputs(own, seen, [actions], own_asked=True)
+
+    def activations(self) -> int:
+        batch, critic = self.transitions_per_update, JointMlpCritic(self.layout, self.critic_shape)
+        observed = 2 * self.n_agents * batch * (self.actor_shape.inputs + 1)
+        return observed + 2 * critic.activations(batch, 1) + 4 * batch * self.config.hidden_size

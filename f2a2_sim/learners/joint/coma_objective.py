@@ -1,0 +1,88 @@
+"""The joint objective of F2A2-COMA, as gradients of what critic and policy put out.
+
+Source: Li et al., "F2A2", JMLR 24 (2023), Proposition 3; everything is maximised, symbols as in
+`f2a2_sim.learners.isac_objective`. Data are the agent's newest transitions, time by time for all rollouts.
+
+    Q(o, (., a^-i))   values of all own actions, the others' as they were
+    y                 TD(lambda) return, no gradient
+    delta             Q(o, a) - y at the action taken, the only one whose return is known
+    B(o, a^-i)        E_{a^i~pi} Q(o, (a^i, a^-i)), exact
+
+The critic gives all own actions at once, so the alpha1 terms, E_pi[dlogpi(a) (Q - B)] and E_pi[dQ(o,a)], are
+exact sums over the own action (``exact_expectation: true``): the same gradient as the printed one at the
+action taken, without its sampling noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from f2a2_sim.learners.config import LearnerConfig
+from f2a2_sim.learners.isac_objective import Policy
+
+
+@dataclass(frozen=True)
+class OnPolicy:
+    """What one update of ``b`` agents knows besides the critic's values."""
+
+    actions: Tensor  # the own a, int64 [b, batch, 1]
+    policy: Policy  # pi^i at o^i, [b, batch, actions]
+    target: Tensor  # y, [b, batch, 1]
+
+    def taken(self, config: LearnerConfig) -> Tensor:
+        """Weights of E_pi over the own action ``[b, batch, actions]``: pi, or 1 at the action taken."""
+        if config.exact_expectation:
+            return self.policy.probabilities
+        return torch.zeros_like(self.policy.log).scatter_(-1, self.actions, 1.0)
+
+
+def td_lambda(
+    config: LearnerConfig, rewards: Tensor, ended: Tensor, next_values: Tensor, followed: Tensor
+) -> Tensor:
+    """TD(lambda) returns, all ``[b, time, rollouts]``, computed backward in time.
+
+    y_t = r_t + gamma ((1 - lambda) V'_t + lambda y_{t+1}), where V' = ``next_values`` is the target critic's
+    at the next observations. Where t is not ``followed`` by the next transition (an episode's time limit, a
+    gap, the newest transition) y_t = r_t + gamma V'_t; where it ``ended`` for good, y_t = r_t.
+    """
+    trace = config.td_lambda * followed.to(rewards.dtype)
+    discount = torch.full_like(rewards, config.discount).masked_fill_(ended, 0.0)
+    own = torch.addcmul(rewards, discount * (1.0 - trace), next_values)
+    trace = trace.mul_(discount)
+    returns = own.clone()
+    for t in range(rewards.shape[1] - 2, -1, -1):
+        returns[:, t].addcmul_(trace[:, t], returns[:, t + 1])
+    return returns
+
+
+def critic_gradient(config: LearnerConfig, own: OnPolicy, q: Tensor) -> Tensor:
+    """d(-J)/dQ(o, (., a^-i)) ``[b, batch, actions]``, batch mean included.
+
+    The critic descends E_pi[(-alpha1 + 2 alpha2 delta) dQ(o,a)]; without ``joint`` the alpha2 term alone.
+    """
+    alpha1, alpha2 = config.alpha1 / q.shape[1], config.alpha2 / q.shape[1]
+    delta = q.gather(-1, own.actions) - own.target
+    gradient = torch.zeros_like(q).scatter_(-1, own.actions, delta.mul_(2.0 * alpha2))
+    return gradient.sub_(own.taken(config), alpha=alpha1) if config.joint else gradient
+
+
+def actor_gradient(config: LearnerConfig, own: OnPolicy, q: Tensor) -> Tensor:
+    """d(-J)/dlogits ``[b, batch, actions]``; ``q`` ``[b, batch, actions]`` is the new critic's.
+
+    The actor ascends E_pi[dlogpi(a) sg(alpha1 (Q - B) - alpha2 delta^2)]; without ``joint`` the alpha1 term
+    alone. ``td_clip`` limits the errors before they are squared.
+    """
+    alpha1, alpha2 = config.alpha1 / q.shape[1], config.alpha2 / q.shape[1]
+    pi = own.policy.probabilities
+    baseline = (pi * q).sum(dim=-1, keepdim=True)
+    score = (q - baseline).mul_(own.taken(config)).mul_(alpha1)
+    if config.joint:
+        delta = q.gather(-1, own.actions) - own.target
+        if config.td_clip is not None:
+            delta.clamp_(-config.td_clip, config.td_clip)
+        score.scatter_add_(-1, own.actions, delta.square_().mul_(-alpha2))
+    # sum_a score(a) dlogpi(a)/dlogits = score - pi * sum_a score(a)
+    return pi * score.sum(dim=-1, keepdim=True) - score

@@ -1,0 +1,170 @@
+"""F2A2-SAC: soft actor-critic with twin attention critics on everybody's observations and actions.
+
+Source: Li et al., "F2A2", JMLR 24 (2023), Proposition 6; the critic is that of MAAC, see
+`f2a2_sim.learners.attention`. Every device has its own full copy of both critics, trains it for its own agent
+and its own reward, and agrees with the others on all of it, or on the attention block alone
+(``consensus.shared``).
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from f2a2_sim.errors import UsageError
+from f2a2_sim.learners.attention_shape import AttentionShape, CriticArrays
+from f2a2_sim.learners.base import FleetSetup
+from f2a2_sim.learners.config import LearnerConfig
+from f2a2_sim.learners.isac_objective import Policy, bootstrap_target, importance_weights
+from f2a2_sim.learners.joint.base import Drawn, JointFleet
+from f2a2_sim.learners.joint.own_attention import OwnAttentionCritic
+from f2a2_sim.learners.joint.sac_objective import OwnSide, actor_gradient, critic_gradient
+from f2a2_sim.learners.standardise import standardise
+
+_TWINS = (0, 1)
+
+
+class SacFleet(JointFleet):
+    """All agents of a world; the critics of a row are [attention 1, attention 2 | the rest of 1, of 2]."""
+
+    def __init__(self, config: LearnerConfig, setup: FleetSetup) -> None:
+        if config.normalise_td:
+            raise UsageError("learner.normalise_td = true: f2a2_sac has td_clip for this; set it to false")
+        self._critics: dict[int, OwnAttentionCritic] = {}  # by worker
+        super().__init__(config, setup)
+
+    @cached_property
+    def shape(self) -> AttentionShape:
+        """Of one critic."""
+        config = self.config
+        return AttentionShape(self.seen_sizes, self.setup.n_actions, config.hidden_size, config.heads)
+
+    def critic_size(self) -> int:
+        return 2 * self.shape.size
+
+    def attention_columns(self) -> slice:
+        return slice(0, 2 * self.shape.attention_columns.stop)
+
+    def initial_critic(self, generator: np.random.Generator) -> NDArray[np.float64]:
+        row = np.empty(self.critic_size())
+        for twin in _TWINS:
+            drawn = self.shape.initial(generator)
+            cut = self.shape.attention_columns.stop
+            first, rest = self._twin(twin)
+            row[first : first + cut] = drawn[:cut]
+            row[rest : rest + self.shape.size - cut] = drawn[cut:]
+        return row
+
+    def update_block(self, worker: int, drawn: Drawn) -> Tensor:
+        config, read, run = self.config, drawn.transitions, drawn.run
+        batch = drawn.rewards.shape[1]
+        critic = self._critic(worker)
+
+        # The target y, from the own policy, the others' a~' and the target critics at o'.
+        policy_next = Policy.of(drawn.of_own(drawn.next_logits))
+        weights_next = self._weights(drawn, policy_next, drawn.next_others)
+        seen = self._seen(read.next_observations, read.next_fresh)
+        inputs = critic.inputs(seen, self._entered(drawn.next_others))
+        q_next = self._values(critic, self.targets[run], inputs, run.start)
+        y = bootstrap_target(config, drawn.rewards, read.ended, policy_next, weights_next, q_next)
+
+        # The own policy at o, and what both steps need of it.
+        network, actor_inputs, logits = self.actor_pass(worker, drawn)
+        policy = Policy.of(logits)
+        actions = drawn.of_own(read.actions).unsqueeze(-1)
+        behaviour = torch.log_softmax(read.logits.to(logits.dtype), dim=-1)
+        rho, rho_resampled = importance_weights(config, policy, behaviour, actions)
+        own = OwnSide(actions, policy, self._weights(drawn, policy, drawn.others), rho, rho_resampled, y)
+
+        # Critic step (5.4a) on (o, a) and, if joint, on (o, a~); then the target critics follow.
+        seen = self._seen(read.observations, read.fresh)
+        entered = [self._entered(read.actions), self._entered(drawn.others)]
+        both = critic.inputs([torch.cat([x, x], dim=2) for x in seen], torch.cat(entered, dim=2))
+        learned = both if config.joint else [x[:, :, :batch] for x in both]
+        self.gradient[run, self.critic_columns] = 0.0
+        taken = []
+        for twin in _TWINS:
+            arrays = self._arrays(self.parameters[run], twin)
+            done = critic.forward(arrays, learned, run.start)
+            q = done.q
+            taken.append(q[:, :batch].gather(-1, actions))
+            resampled = q[:, batch:] if config.joint else None
+            parts = critic_gradient(config, own, q[:, :batch], resampled, first=twin == 0)
+            gradient = torch.cat([part for part in parts if part is not None], dim=1)
+            decay = 2.0 * config.attention_decay / (q.shape[1] * (self.n_agents - 1))
+            out = self._arrays(self.gradient[run], twin)
+            critic.backward(arrays, learned, run.start, done, gradient, decay, out)
+        self.adam.steps[run] += 1
+        self.step(run, self.critic_columns)
+        self.follow_targets(run)
+
+        # Actor step (5.4b), with the new critics.
+        q_new = self._values(critic, self.parameters[run], both, run.start)
+        gradient = actor_gradient(config, own, q_new[:, :, :batch], q_new[:, :, batch:])
+        self.step_actor(drawn, network, actor_inputs, gradient)
+        return _statistics(own, torch.stack(taken))
+
+    def _critic(self, worker: int) -> OwnAttentionCritic:
+        """One per thread: its buffers are overwritten by every pass."""
+        if worker not in self._critics:
+            self._critics[worker] = OwnAttentionCritic(self.shape)
+        return self._critics[worker]
+
+    def _values(self, critic: OwnAttentionCritic, rows: Tensor, inputs: list[Tensor], own: int) -> Tensor:
+        """Both twins' own action values ``[2, b, batch, actions]``."""
+        return torch.stack([critic.forward(self._arrays(rows, twin), inputs, own).q for twin in _TWINS])
+
+    def _twin(self, twin: int) -> tuple[int, int]:
+        """Where a twin's attention block and the rest of it begin in a row."""
+        cut = self.shape.attention_columns.stop
+        return twin * cut, 2 * cut + twin * (self.shape.size - cut)
+
+    def _arrays(self, rows: Tensor, twin: int) -> CriticArrays:
+        cut = self.shape.attention_columns.stop
+        first, rest = self._twin(twin)
+        places = [
+            first + s.offset if s.offset < cut else rest + s.offset - cut for s in self.shape.segments
+        ]
+        return self.shape.arrays(rows, places)
+
+    def _seen(self, observations: Tensor, fresh: Tensor | None) -> list[Tensor]:
+        """What is seen of ``[b, n, batch, size]`` by group, each agent's own, standardised by the batch."""
+        seen = standardise(self.seen(observations, fresh)).values
+        return [seen[:, group.agents, :, : group.observation_size] for group in self.shape.groups]
+
+    def _entered(self, actions: Tensor) -> Tensor:
+        """One-hot actions ``[b, n, batch, actions]``, standardised by the batch."""
+        one_hot = torch.nn.functional.one_hot(actions, self.shape.n_actions)
+        return standardise(one_hot.to(self.parameters.dtype)).values
+
+    def _weights(self, drawn: Drawn, policy: Policy, sampled: Tensor) -> Tensor:
+        """What E over the own action multiplies each action's value with."""
+        if self.config.exact_expectation:
+            return policy.probabilities
+        one_hot = torch.nn.functional.one_hot(drawn.of_own(sampled), self.shape.n_actions)
+        return one_hot.to(policy.probabilities.dtype)
+
+    def activations(self) -> int:
+        n, batch, width = self.n_agents, 2 * self.config.batch_size, self.config.hidden_size
+        observed = n * self.config.batch_size * 2 * (self.actor_shape.inputs + 1)
+        inputs = n * batch * (self.actor_shape.inputs + self.shape.n_actions + 1)
+        logits = batch * self.shape.heads * n
+        return observed + inputs + 5 * n * batch * width + 6 * batch * width + 3 * logits
+
+
+def _statistics(own: OwnSide, taken: Tensor) -> Tensor:
+    """`STATISTICS` ``[5, b]`` of the critics' values before the step, ``taken`` ``[2, b, batch, 1]``."""
+    delta = taken - own.target
+    pi = own.policy
+    values = [
+        -(pi.probabilities * pi.log).sum(dim=-1, keepdim=True),
+        taken[0],
+        delta[0].abs(),
+        delta.square().sum(dim=0),
+        own.rho,
+    ]
+    return torch.stack(values).mean(dim=(2, 3), dtype=torch.float64)

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+from f2a2_sim.learners.joint.moa_config import MoaConfig
 
 _COOPERATIVE_MPE: dict[str, Any] = {
     "learning_rate": 1e-3,
@@ -23,7 +33,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "f2a2_sac": _COOPERATIVE_MPE,
     "f2a2_td3": _COOPERATIVE_MPE,
 }
-"""Learners whose defaults are others than those of the fields: the paper's for Cooperative MPE."""
+"""Learners with joint critics; their defaults are others than those of the fields: Cooperative MPE's."""
 
 
 class LearnerConfig(BaseModel):
@@ -72,6 +82,13 @@ class LearnerConfig(BaseModel):
     )
     replay_dtype: Literal["float16", "float32"] = Field(
         "float16", description="Number format of stored observations; float16 halves the memory."
+    )
+    moa: MoaConfig | None = Field(
+        None,
+        description=(
+            "How learners with joint critics know what the others would do: off (null) = by their true "
+            "policies; on, or a section of settings = by models of them, learnt from what they did."
+        ),
     )
     information: Literal["accessible", "network"] = Field(
         "accessible",
@@ -163,6 +180,14 @@ class LearnerConfig(BaseModel):
         le=1024,
         description="Agents computed together; only speed depends on it (they must fit the cache).",
     )
+
+    @field_validator("moa", mode="before")
+    @classmethod
+    def _on_or_off(cls, given: Any) -> Any:
+        """YAML reads a bare on and off as true and false."""
+        if given in (False, "off"):
+            return None
+        return MoaConfig() if given in (True, "on") else given
 
     @model_validator(mode="before")
     @classmethod

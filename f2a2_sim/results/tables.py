@@ -126,6 +126,12 @@ METRICS = TableSchema(
             "Mean absolute temporal-difference error on the updated batches, since last row.",
         ),
         _real("critic_loss", "", "Critic loss on the updated batches, mean over agents since last row."),
+        _real(
+            "moa_accuracy",
+            "",
+            "Share of the others' newest actions that agents' models expected, before they learnt from them; "
+            "NaN without models.",
+        ),
         _real("dual_norm", "", "Euclidean norm of the dual variable, mean over agents."),
         _real(
             "disagreement",

@@ -10,9 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from devices.spec import AlwaysOn, AvailabilitySpec, CustomProfile, JitterSpec, NoJitter
 from f2a2_sim.consensus.config import ConsensusConfig
-from f2a2_sim.errors import UsageError
-from f2a2_sim.learners.base import joint_information
-from f2a2_sim.learners.config import LearnerConfig
+from f2a2_sim.learners.config import DEFAULTS, LearnerConfig
 from network.profiles import resolve_link
 from network.spec import LinkSpec, PartitionSpec, RingPlusRandomTopology, TopologySpec
 
@@ -362,15 +360,20 @@ class Scenario(Section):
                 f"network.topology.redraw is {topology.redraw}; set redraw: never, or use gossip or paper",
             )
         learner, agents = self.learner, self.world.agents
-        try:
-            joint = joint_information(learner.name)
-        except UsageError:  # told with its line where the learner is made
+        if ":" in learner.name:  # what a learner of one's own can do is seen where it is made
             return self
+        joint = learner.name in DEFAULTS
         if self.world.rollouts > 1 and not joint:
             raise conflict(
                 "world.rollouts",
                 f"rollouts: {self.world.rollouts} is for learners with joint critics, but learner.name is "
                 f"{learner.name}; set rollouts: 1, or learner.name: f2a2_sac",
+            )
+        if learner.moa is not None and not joint:
+            raise conflict(
+                "learner.moa",
+                f"moa: on is for learners with joint critics, but {learner.name} asks for nobody else's "
+                "policy; set moa: off",
             )
         if learner.information == "network" and not joint:
             raise conflict(

@@ -16,6 +16,8 @@ from devices.unit import ComputeUnits
 from f2a2_sim.consensus.group import ConsensusGroup
 from f2a2_sim.errors import UsageError
 from f2a2_sim.learners.base import FleetSetup, joint_information, make_fleet
+from f2a2_sim.learners.joint.base import JointFleet
+from f2a2_sim.learners.joint.replay import padded_observations
 from f2a2_sim.randomness import Streams
 from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.scenario.fleet import plan_fleet
@@ -62,7 +64,7 @@ def build(scenario: Scenario, device: torch.device, resuming: bool = False) -> P
         max_age_s=scenario.consensus.max_age_s,
     )
     availability = AvailabilityModel(plan.availability, streams.family("churn"))
-    population = build_population(scenario, world, carrier, streams, device)
+    population = build_population(scenario, world, carrier, streams, device, resuming)
     if scenario.learner.start_from is not None and not resuming:
         sizes = [fleet.learner.parameters.shape[1] for fleet in population.fleets]
         starts = starting_parameters(scenario.learner.start_from, sizes)
@@ -85,7 +87,12 @@ def build(scenario: Scenario, device: torch.device, resuming: bool = False) -> P
 
 
 def build_population(
-    scenario: Scenario, world: World, carrier: SimulatedCarrier, streams: Streams, device: torch.device
+    scenario: Scenario,
+    world: World,
+    carrier: SimulatedCarrier,
+    streams: Streams,
+    device: torch.device,
+    resuming: bool = False,
 ) -> Population:
     """The agents of a run, those of equal shape in one fleet."""
     specs = list(world.agents)
@@ -103,9 +110,40 @@ def build_population(
         consensus = None
         if scenario.consensus.scheme != "none":
             consensus = ConsensusGroup(scenario.consensus, learner, degrees[ids], fixed_graph)
+        if isinstance(learner, JointFleet) and learner.moa is not None and not resuming:
+            moa = learner.moa.config
+            learner.gather(*random_trajectories(scenario, moa.trajectories, moa.trajectory_steps, streams))
         fleets.append(Fleet(ids, learner, consensus, learner.act_work(), learner.update_work()))
     by_network = scenario.learner.information == "network"
     return Population(fleets, seeds, streams, world.rollouts, by_network)
+
+
+def random_trajectories(
+    scenario: Scenario, count: int, steps: int, streams: Streams
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Uniformly random play: observations ``[count, steps, n, size]``, actions ``[count, steps, n]``.
+
+    Every rollout gives one trajectory an episode, from its beginning; after an end it goes on with the next.
+    """
+    world = build_world(scenario)
+    n, rollouts = len(world.agents), world.rollouts
+    n_actions = np.array([agent.n_actions for agent in world.agents])
+    choice = streams.family("trajectories")
+    seen, chosen = [], []
+    for episode in range(-(-count // rollouts)):
+        state = world.reset(streams.seed_for("trajectories", episode))
+        for step in range(steps):
+            if state.done:
+                state = world.reset(streams.seed_for("trajectories", episode + (step + 1) * count))
+            actions = choice.integers(np.arange(n), n_actions, rollouts)
+            seen.append(padded_observations(state.observations, rollouts))
+            chosen.append(actions)
+            state = world.step(actions if rollouts > 1 else actions[:, 0])
+    shape = (-1, steps, n, rollouts)
+    observations = np.stack(seen).reshape(*shape, seen[0].shape[-1]).transpose(0, 3, 1, 2, 4)
+    actions = np.stack(chosen).reshape(shape).transpose(0, 3, 1, 2)
+    flat = observations.reshape(-1, *observations.shape[2:]), actions.reshape(-1, *actions.shape[2:])
+    return np.ascontiguousarray(flat[0][:count]), np.ascontiguousarray(flat[1][:count])
 
 
 def fleets_of(scenario: Scenario, world: World) -> list[NDArray[np.int64]]:

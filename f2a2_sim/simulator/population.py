@@ -7,6 +7,7 @@ so consensus messages between fleets are not used.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,8 @@ IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
-STATISTICS = ("entropy", "q_mean", "td_abs", "critic_loss")
+STATISTICS = ("entropy", "q_mean", "td_abs", "critic_loss", "moa_accuracy")
+"""Means over updates; NaN where a learner has no such thing."""
 
 
 @dataclass
@@ -215,7 +217,7 @@ class Population:
             uniforms = self._replay.uniform(agents[positions], fleet.learner.draws_per_update)
             values = fleet.learner.update(rows, fleet.learner.draw_batch(rows, uniforms))
             for name in STATISTICS:
-                sums[name] += float(values[name].sum())
+                sums[name] += float(values[name].sum()) if name in values else math.nan
         return sums
 
     def deliver(

@@ -3,7 +3,7 @@
 A fleet is all agents of a world. A row of ``parameters`` is [critic | actor]; the critic, which has one
 shape for all, is the consensus variable (paper, 5.1.2), or only its attention block. Every agent trains its
 own row, from its own rewards; of the others it knows what `f2a2_sim.learners.joint.replay` says, and their
-policies as `others_logits` says.
+policies, or models of them (MOA), as `JointFleet._logits_known` says.
 
 A learner is a subclass that names its critic's size and does one update of a block of agents.
 """
@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,6 +26,7 @@ from f2a2_sim.errors import CheckpointError, UsageError
 from f2a2_sim.learners.base import Batch, BoolArray, FleetSetup, FloatArray, IntArray
 from f2a2_sim.learners.config import LearnerConfig
 from f2a2_sim.learners.joint.actors import Actors, FrozenActors
+from f2a2_sim.learners.joint.modelling import Modelling
 from f2a2_sim.learners.joint.replay import JointFleetReplay, JointTransitions
 from f2a2_sim.learners.pool import BlockPool
 from f2a2_sim.learners.shared import SharedVariable
@@ -33,6 +34,7 @@ from f2a2_sim.learners.stacked import MlpShape, StackedAdam, StackedMlp, blocks_
 from f2a2_sim.learners.work import count_bytes, count_flops, count_launches
 
 STATISTICS = ("entropy", "q_mean", "td_abs", "critic_loss", "importance_mean")
+ACCURACY = "moa_accuracy"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,15 +46,14 @@ class Drawn:
     rewards: Tensor  # [b, batch], as the learner sees them
     next_logits: Tensor  # of everybody's policy at o', as the agent knows them [b, n, batch, actions]
     next_others: Tensor  # a~', int64 [b, n, batch]; the own entry is a sample of the own policy
-    policies: FrozenActors
+    logits: Callable[[], Tensor]  # of everybody's policy at o, as the agent knows them; a~ is drawn from them
     uniforms: Tensor  # for a~ [b, n, batch]
     noise: Tensor  # the uniforms that the learner asked for besides [b, batch, resampled_draws - 2 n]
 
     @cached_property
     def others(self) -> Tensor:
         """a~, int64 ``[b, n, batch]``; the own entry is a sample of the own policy."""
-        seen = self.transitions.observations.to(self.rewards.dtype)
-        return choose(self.policies.logits(seen), self.uniforms)
+        return choose(self.logits(), self.uniforms)
 
     @property
     def own(self) -> Tensor:
@@ -97,6 +98,9 @@ class JointFleet(ABC):
             setup.rollouts,
             with_ages=config.information == "network",
         )
+        self.moa: Modelling | None = None
+        if config.moa is not None:
+            self.moa = Modelling(config.moa, setup, config.learning_rate, self.parameters[:0])
         self._pool = BlockPool()
         self._passes: dict[tuple[int, int, int], StackedMlp] = {}
         self._counted: tuple[Work, Work] | None = None
@@ -170,7 +174,17 @@ class JointFleet(ABC):
         ages: tuple[NDArray[np.int8], NDArray[np.int8]] | None = None,
     ) -> None:
         """A step of all rollouts that ``rows`` remember, see `JointFleetReplay.add`."""
-        self.replay.add(rows, observations, actions, logits, rewards, next_observations, terminal, ages)
+        number = self.replay.add(
+            rows, observations, actions, logits, rewards, next_observations, terminal, ages
+        )
+        if self.moa is not None:
+            known = None if ages is None else ages[0]
+            self.moa.observe(rows, observations, actions, number == 0, known)
+
+    def gather(self, observations: NDArray[np.float32], actions: IntArray) -> None:
+        """Random trajectories for the models of the others, see `Modelling.gather`."""
+        assert self.moa is not None
+        self.moa.gather(observations, actions)
 
     def can_update(self, rows: IntArray) -> BoolArray:
         """Whether each row holds ``warmup_transitions``, and at least a batch."""
@@ -186,7 +200,8 @@ class JointFleet(ABC):
     @property
     def draws_per_update(self) -> int:
         """Uniforms of one update."""
-        return self.transitions_per_update * (1 + self.resampled_draws)
+        models = 0 if self.moa is None else self.moa.draws_per_update
+        return self.transitions_per_update * (1 + self.resampled_draws) + models
 
     def draw_batch(self, rows: IntArray, uniforms: FloatArray) -> Batch:
         """Choose transitions uniformly among those held, or on policy the newest ones."""
@@ -200,14 +215,23 @@ class JointFleet(ABC):
 
     @torch.inference_mode()
     def update(self, rows: IntArray, batch: Batch) -> dict[str, FloatArray]:
-        """One update of each row; what it knows of the others' policies is from before all of them."""
+        """One update of each row; what it knows of the others' policies is from before all of them.
+
+        Models of the others learn first, and the accuracy of what they expected is a statistic.
+        """
         statistics: dict[str, FloatArray] = {name: np.empty(len(rows)) for name in STATISTICS}
+        statistics[ACCURACY] = np.full(len(rows), np.nan)
         policies = self.actors.frozen()
+        if self.moa is not None:
+            assert batch.resample is not None
+            for_models = batch.resample[:, -self.moa.draws_per_update :]
+            statistics[ACCURACY] = self.moa.update(rows, for_models)[ACCURACY]
+            batch = Batch(batch.indices, batch.resample[:, : -self.moa.draws_per_update])
 
         def update_block(worker: int, block: tuple[slice, IntArray]) -> None:
             run, positions = block
             with torch.inference_mode():
-                drawn = self._draw(run, batch.take(positions), policies)
+                drawn = self._draw(worker, run, batch.take(positions), policies)
                 values = self.update_block(worker, drawn).cpu().numpy()
             for name, column in zip(STATISTICS, values, strict=True):
                 statistics[name][positions] = column
@@ -215,14 +239,18 @@ class JointFleet(ABC):
         self._pool.map(update_block, list(blocks_of(rows, self.config.block_agents)))
         return statistics
 
-    def _draw(self, run: slice, batch: Batch, policies: FrozenActors) -> Drawn:
+    def _draw(self, worker: int, run: slice, batch: Batch, policies: FrozenActors) -> Drawn:
         read = self.replay.gather(run, batch.indices, self.setup.device)
         rewards = read.rewards.to(self.parameters.dtype)
         if self.config.normalise_rewards:
             mean, deviation = (torch.from_numpy(m).to(rewards) for m in self.replay.reward_moments(run))
             scale = torch.where(deviation > 0, 1.0 / deviation, 0.0)
             rewards = (rewards - mean.unsqueeze(1)) * scale.unsqueeze(1)
-        next_logits = policies.logits(read.next_observations.to(rewards.dtype))
+
+        def logits(following: bool) -> Tensor:
+            return self._logits_known(worker, run, read, batch.indices, policies, following)
+
+        next_logits = logits(True)
         assert batch.resample is not None
         uniforms = torch.from_numpy(batch.resample).to(rewards.device)
         shape = next_logits.shape[:3]
@@ -231,7 +259,33 @@ class JointFleet(ABC):
         target_logits = self.target_logits(run, next_logits, noise)
         next_others = choose(target_logits, uniforms[:, count : 2 * count].view(shape))
         now = uniforms[:, :count].view(shape)
-        return Drawn(run, read, rewards, next_logits, next_others, policies, now, noise)
+        return Drawn(
+            run, read, rewards, next_logits, next_others, partial(logits, False), now, noise
+        )
+
+    def _logits_known(
+        self,
+        worker: int,
+        run: slice,
+        read: JointTransitions,
+        numbers: IntArray,
+        policies: FrozenActors,
+        following: bool,
+    ) -> Tensor:
+        """What neighbouring agents know of everybody's policy at o, or at o' ``[b, n, batch, actions]``.
+
+        The own one, and of the others the true ones, or without these what the models of them expect.
+        """
+        seen = (read.next_observations if following else read.observations).to(self.parameters.dtype)
+        if self.moa is None:
+            return policies.logits(seen)
+        device, length = self.setup.device, self.moa.config.history_steps
+        before = self.replay.histories(run, numbers, length, following, device)
+        logits = self.moa.predict(worker, run, seen, before)
+        own = torch.arange(run.start, run.stop, device=seen.device)
+        each = torch.arange(len(own), device=seen.device)
+        logits[each, own] = self.actors.logits(own, seen[each, own])
+        return logits
 
     def step(self, run: slice, columns: slice, counts: Tensor | None = None) -> None:
         """One step of Adam along `gradient` + grad R + lambda + beta (w~ - w), clipped before the penalty.
@@ -340,7 +394,11 @@ class JointFleet(ABC):
     def _count(self) -> tuple[Work, Work]:
         n, rollouts = self.n_agents, self.setup.rollouts
         config = self.config.model_copy(
-            update={"replay_transitions": self.config.batch_size + 2 * rollouts, "warmup_transitions": 0}
+            update={
+                "replay_transitions": self.config.batch_size + 2 * rollouts,
+                "warmup_transitions": 0,
+                "moa": None,
+            }
         )
         setup = dataclasses.replace(self.setup, device=torch.device("cpu"))
         probe = type(self)(config, setup)
@@ -366,18 +424,28 @@ class JointFleet(ABC):
             Work(float(count_flops(work)), float(count_bytes(work)), count_launches(work))
             for work in (act, update)
         )
-        return next(works), next(works)
+        acting, updating = works
+        if self.moa is not None:
+            models = self.moa.work(self.transitions_per_update)
+            updating = Work(
+                updating.flops + models.flops,
+                updating.bytes + models.bytes,
+                updating.kernels + models.kernels,
+            )
+        return acting, updating
 
     def memory_bytes(self) -> dict[str, int]:
         """One agent's memory by kind."""
         item = self.parameters.element_size()
-        return {
+        own = {
             "parameters": item * (self.parameters.shape[1] + self.targets.shape[1]),
             "optimiser": item * 3 * self.parameters.shape[1],
             "consensus": self._shared.nbytes(),
             "replay": self.replay.nbytes(),
             "activations": item * self.activations(),
         }
+        models = {} if self.moa is None else self.moa.models.memory_bytes()
+        return {kind: size + models.get(kind, 0) for kind, size in own.items()}
 
     @abstractmethod
     def activations(self) -> int:
@@ -396,6 +464,8 @@ class JointFleet(ABC):
             array[at] = 0
         self.actors.reset(at)
         self.replay.clear(rows)
+        if self.moa is not None and len(rows) < self.n_agents:  # at first its own constructor has done so
+            self.moa.reset(rows, seeds)
 
     def start_from(self, rows: IntArray, parameters: Tensor) -> None:
         """See `Learner.start_from`."""
@@ -416,12 +486,13 @@ class JointFleet(ABC):
             "variance": self.actors.moments.variance,
             **self._shared.state(),
             "replay": self.replay.state(),
+            "moa": None if self.moa is None else self.moa.state(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue bit for bit from a `state` of a fleet with the same configuration and setup."""
         for name, tensor in self.state().items():
-            if name == "replay":
+            if name in ("replay", "moa"):
                 continue
             saved = torch.as_tensor(state[name])
             if saved.shape != tensor.shape:
@@ -431,6 +502,8 @@ class JointFleet(ABC):
                 )
             tensor.copy_(saved)
         self.replay.load_state(state["replay"])
+        if self.moa is not None:
+            self.moa.load_state(state["moa"])
 
 
 def choose(logits: Tensor, uniforms: Tensor) -> Tensor:

@@ -173,22 +173,32 @@ class OthersModel:
         are the steps just before (`steps_of`), oldest first; of them the last ``lengths`` ``[r, n, batch]``
         belong to the episode.
         """
-        self._assert_gathered()
         predicted = self.parameters.new_zeros(*observations.shape[:3], self.setup.n_actions)
 
-        @torch.inference_mode()
         def predict_block(worker: int, block: tuple[slice, IntArray]) -> None:
             run, positions = block
-            at = torch.from_numpy(positions).to(predicted.device).unsqueeze(1)
-            self._passes_of(worker, len(positions)).predict(
-                self.shape.arrays(self.parameters[run]),
-                self.characters[run],
-                (observations, histories, lengths),
-                (at, self.others[run]),
-                predicted,
-            )
+            at = torch.from_numpy(positions).to(predicted.device)
+            seen = observations[at], histories[at], lengths[at]
+            predicted[at] = self.predict(worker, run, *seen)
 
         self._pool.map(predict_block, list(blocks_of(rows, self.config.block_agents)))
+        return predicted
+
+    @torch.inference_mode()
+    def predict(
+        self, worker: int, run: slice, observations: Tensor, histories: Tensor, lengths: Tensor
+    ) -> Tensor:
+        """`logits` of neighbouring rows, on a thread of the caller's; its number is in use by no other."""
+        self._assert_gathered()
+        predicted = self.parameters.new_zeros(*observations.shape[:3], self.setup.n_actions)
+        at = torch.arange(len(predicted), device=predicted.device).unsqueeze(1)
+        self._passes_of(worker, len(predicted)).predict(
+            self.shape.arrays(self.parameters[run]),
+            self.characters[run],
+            (observations, histories, lengths),
+            (at, self.others[run]),
+            predicted,
+        )
         return predicted
 
     # ------------------------------------------------------------------ learning

@@ -118,8 +118,8 @@ class JointFleetReplay:
         next_observations: NDArray[np.float32],
         terminal: BoolArray,
         ages: tuple[NDArray[np.int8], NDArray[np.int8]] | None = None,
-    ) -> None:
-        """A step of all rollouts that the agents ``rows`` remember.
+    ) -> int:
+        """A step of all rollouts that the agents ``rows`` remember; returns its number in its episode.
 
         Arrays are of all agents: observations ``[n, rollouts, size]``, actions and rewards ``[n, rollouts]``,
         logits ``[n, rollouts, actions]``, terminal ``[n]``. ``ages`` ``[n, n]``, now and at the next
@@ -142,8 +142,10 @@ class JointFleetReplay:
         self._steps[rows, (self._first[rows] + self._held[rows]) % self.steps_kept] = frame
         self._held[rows] += 1
         self._tally(rows, np.full(len(rows), frame), 1.0)
-        self._write(next_observations.transpose(1, 0, 2), int(self._episode_step[at]) + 1)
+        number = int(self._episode_step[at])
+        self._write(next_observations.transpose(1, 0, 2), number + 1)
         self._open = True
+        return number
 
     def sample(self, rows: IntArray, uniforms: FloatArray) -> IntArray:
         """Transitions uniformly among those held: uniforms in [0, 1) ``[r, batch]`` -> their numbers."""

@@ -97,6 +97,12 @@ class JointFleet(ABC):
             setup.rollouts,
             with_ages=config.information == "network",
         )
+        held = self.replay.steps_kept * setup.rollouts
+        if held < self._transitions_needed():
+            raise UsageError(
+                f"learner.replay_transitions: {config.replay_transitions} keeps {held}, an update waits for "
+                f"{self._transitions_needed()} (batch_size, warmup_transitions); use at least that many"
+            )
         self._pool = BlockPool()
         self._passes: dict[tuple[int, int, int], StackedMlp] = {}
         self._counted: tuple[Work, Work] | None = None
@@ -174,8 +180,10 @@ class JointFleet(ABC):
 
     def can_update(self, rows: IntArray) -> BoolArray:
         """Whether each row holds ``warmup_transitions``, and at least a batch."""
-        needed = max(self.config.warmup_transitions, self.transitions_per_update)
-        return np.asarray(self.replay.count[rows] >= needed)
+        return np.asarray(self.replay.count[rows] >= self._transitions_needed())
+
+    def _transitions_needed(self) -> int:
+        return max(self.config.warmup_transitions, self.transitions_per_update)
 
     @property
     def transitions_per_update(self) -> int:

@@ -168,7 +168,9 @@ def run(
 
 @app.command()
 def baseline(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The learner: maac, maddpg, coma or ma_ac.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The learner: maac, maddpg, coma, ma_ac or iql.")
+    ],
     world: Annotated[str, typer.Argument(metavar="WORLD", help="The world: ctc or rover_tower.")],
     overrides: Annotated[
         list[str] | None,

@@ -42,14 +42,18 @@ class Actors:
         self, observations: list[NDArray[np.float32]], uniforms: NDArray[np.float64]
     ) -> NDArray[np.int64]:
         """Actions ``[rollouts, n]`` by uniforms ``[n, rollouts]``, on observations by the running moments."""
+        probabilities = self.acting_logits(observations).softmax(dim=-1)
+        return choose_by(uniforms)(probabilities).T.cpu().numpy()
+
+    def acting_logits(self, observations: list[NDArray[np.float32]]) -> Tensor:
+        """z ``[n, rollouts, actions]`` of observations by group ``[rollouts, group, size]``."""
         with torch.no_grad():
-            logits = torch.cat(
+            return torch.cat(
                 [
                     group.acting_logits(torch.from_numpy(seen).to(self._like).transpose(0, 1))
                     for group, seen in zip(self.groups, observations, strict=True)
                 ]
             )
-            return choose_by(uniforms)(logits.softmax(dim=-1)).T.cpu().numpy()
 
     def look(self, observations: list[Tensor]) -> list[Standardised]:
         """Observations by group ``[group, batch, size]``, standardised by their own batch."""

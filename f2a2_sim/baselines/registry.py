@@ -10,6 +10,7 @@ import torch
 
 from f2a2_sim.baselines.coma import Coma, ComaConfig
 from f2a2_sim.baselines.config import CentralConfig
+from f2a2_sim.baselines.iql import Iql, IqlConfig
 from f2a2_sim.baselines.ma_ac import MaAc, MaAcConfig
 from f2a2_sim.baselines.maac.config import MaacConfig
 from f2a2_sim.baselines.maac.learner import Maac
@@ -37,6 +38,7 @@ BASELINES: dict[str, Baseline] = {
     "maddpg": Baseline(MaddpgConfig, Maddpg),
     "coma": Baseline(ComaConfig, Coma),
     "ma_ac": Baseline(MaAcConfig, MaAc),
+    "iql": Baseline(IqlConfig, Iql),
 }
 
 

@@ -152,3 +152,14 @@ def test_seeds_differ_by_purpose_and_index_and_fit_31_bits() -> None:
     assert len(seeds) == 100
     assert all(0 <= seed < 2**31 for seed in seeds)
     assert Streams(1, 1).seed_for("world", 7) == streams.seed_for("world", 7)
+
+
+def test_a_state_rewinds_purposes_that_had_not_been_drawn_for() -> None:
+    fresh, drawn = Streams(3, 4), Streams(3, 4)
+    fresh.family("loss").uniform(np.arange(2), 5)
+    for ids in (np.arange(4), np.array([9])):
+        drawn.family("latency").uniform(ids, 3)
+    drawn.load_state(fresh.state())
+    for purpose, ids in (("loss", np.arange(4)), ("latency", np.arange(4)), ("latency", np.array([9]))):
+        left, right = (s.family(purpose).uniform(ids, 2) for s in (fresh, drawn))
+        np.testing.assert_array_equal(left, right)

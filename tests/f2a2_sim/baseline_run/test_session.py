@@ -125,7 +125,7 @@ def test_killed_and_then_stopped_its_curves_are_those_of_an_undisturbed_training
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["mac", "ctc"], "baseline mac: there is none of that name; use maac, maddpg, coma, ma_ac"),
+        (["mac", "ctc"], "baseline mac: there is none of that name; use maac, maddpg, coma, ma_ac, iql"),
         (["maac", "battle"], "world battle: the baselines are trained in ctc or rover_tower"),
         (["maac", "ctc", "batch_siz=3"], "batch_siz = 3: no such key; did you mean batch_size?"),
         (["maac", "ctc", "heads=x"], "heads = x: expected a valid integer; change heads"),

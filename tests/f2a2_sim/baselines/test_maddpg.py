@@ -64,6 +64,19 @@ def test_critics_policies_and_targets_take_the_written_steps() -> None:
 
     old = torch.stack(targets)
     close(learner.critics.targets, old + 0.005 * (learner.critics.parameters - old))
+    now, old, followed = (
+        torch.cat(rows)
+        for rows in (policy_rows(learner), target_policies, policy_rows(learner, "targets"))
+    )
+    close(followed, old + 0.005 * (now - old))
+
+
+def test_running_moments_follow_the_batch_that_policies_learn_from() -> None:
+    learner, batch = make(Maddpg, MaddpgConfig), batch_of()
+    learner.update(batch, Fixed(4), np.zeros((N, BATCH, ACTIONS)))
+    for group, seen in zip(learner.actors.groups, batch.observations, strict=True):
+        close(group.moments.mean, 0.1 * seen.mean(dim=1))
+        close(group.moments.variance, 0.9 + 0.1 * seen.var(dim=1))
 
 
 def test_a_sample_is_one_hot_and_its_gradient_that_of_the_soft_one() -> None:

@@ -101,6 +101,12 @@ class JointFleet(ABC):
         self.moa: Modelling | None = None
         if config.moa is not None:
             self.moa = Modelling(config.moa, setup, config.learning_rate, self.parameters[:0])
+        held = self.replay.steps_kept * setup.rollouts
+        if held < self._transitions_needed():
+            raise UsageError(
+                f"learner.replay_transitions: {config.replay_transitions} keeps {held}, an update waits for "
+                f"{self._transitions_needed()} (batch_size, warmup_transitions); use at least that many"
+            )
         self._pool = BlockPool()
         self._passes: dict[tuple[int, int, int], StackedMlp] = {}
         self._counted: tuple[Work, Work] | None = None
@@ -188,8 +194,10 @@ class JointFleet(ABC):
 
     def can_update(self, rows: IntArray) -> BoolArray:
         """Whether each row holds ``warmup_transitions``, and at least a batch."""
-        needed = max(self.config.warmup_transitions, self.transitions_per_update)
-        return np.asarray(self.replay.count[rows] >= needed)
+        return np.asarray(self.replay.count[rows] >= self._transitions_needed())
+
+    def _transitions_needed(self) -> int:
+        return max(self.config.warmup_transitions, self.transitions_per_update)
 
     @property
     def transitions_per_update(self) -> int:

@@ -31,7 +31,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "joint critics, three rollouts": {
         "world": {"env": "rover_tower", "agents": 8, "rollouts": 3, "episode_steps": 30},
-        "learner": {"name": "f2a2_sac", "update_every_steps": 6, "batch_size": 6, "replay_transitions": 60, "hidden_size": 8},
+        "learner": {
+            "name": "f2a2_sac",
+            "update_every_steps": 6,
+            "batch_size": 6,
+            "replay_transitions": 60,
+            "hidden_size": 8,
+        },
         "consensus": {"shared": "attention"},
         **CHURNING,
     },

@@ -284,5 +284,9 @@ def test_what_they_cannot_do_is_said() -> None:
             make_joint(name, normalise_td=True)
         with pytest.raises(UsageError, match=rf"{name} has no attention; use critic"):
             make_joint(name, {"shared": "attention"})
+        with pytest.raises(UsageError, match=r"replay_transitions: 9 keeps 8, .*waits for 1[01] .*at least"):
+            make_joint(name, replay_transitions=9, batch_size=10)
+        with pytest.raises(UsageError, match=r"replay_transitions: 60 keeps 60.*waits for 61 "):
+            make_joint(name, warmup_transitions=61)
     with pytest.raises(ValueError, match="policy_delay"):
         LearnerConfig(name="f2a2_td3", policy_delay=[])

@@ -245,7 +245,8 @@ def test_long_batches_are_predicted_in_parts(monkeypatch: pytest.MonkeyPatch) ->
     histories = play.draw(N, N, batch, 3, SIZE + ACTIONS)
     lengths = torch.arange(N * N * batch).view(N, N, batch) % 4
     whole = models.logits(ROWS, observations, histories, lengths)
-    monkeypatch.setattr("f2a2_sim.learners.joint.moa_passes._SEQUENCES", 6)  # two others: three at a time
+    # Two others, so three at a time.
+    monkeypatch.setattr("f2a2_sim.learners.joint.moa_shape.SEQUENCES_AT_ONCE", 6)
     torch.testing.assert_close(models.logits(ROWS, observations, histories, lengths), whole)
     some = np.array([2, 0])
     torch.testing.assert_close(

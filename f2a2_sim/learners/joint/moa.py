@@ -354,12 +354,7 @@ class OthersModel:
     def state(self) -> dict[str, Any]:
         """Views of all that changes, and the trajectories; write them out before the models go on."""
         return {
-            "parameters": self.parameters,
-            "first_moment": self.adam.first_moment,
-            "second_moment": self.adam.second_moment,
-            "steps": self.adam.steps,
-            "characters": self.characters,
-            "accuracies": self._accuracies,
+            **self._tensors(),
             "unread": self._unread,
             "trajectories": self._trajectories,
             "recent": self.recent.state(),
@@ -374,7 +369,15 @@ class OthersModel:
                 f"{list(self.parameters.shape)}; resume with the scenario that the checkpoint was written "
                 "under"
             )
-        tensors = {
+        for name, tensor in self._tensors().items():
+            tensor.copy_(torch.as_tensor(state[name]))
+        self._unread[...] = np.asarray(state["unread"])
+        self._trajectories = torch.as_tensor(state["trajectories"]).to(self.parameters).clone()
+        self.recent.load_state(state["recent"])
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """What has one row per observer."""
+        return {
             "parameters": self.parameters,
             "first_moment": self.adam.first_moment,
             "second_moment": self.adam.second_moment,
@@ -382,11 +385,6 @@ class OthersModel:
             "characters": self.characters,
             "accuracies": self._accuracies,
         }
-        for name, tensor in tensors.items():
-            tensor.copy_(torch.as_tensor(state[name]))
-        self._unread[...] = np.asarray(state["unread"])
-        self._trajectories = torch.as_tensor(state["trajectories"]).to(self.parameters).clone()
-        self.recent.load_state(state["recent"])
 
 
 def _cost(work: Callable[[], object]) -> tuple[float, float, int]:

@@ -12,11 +12,9 @@ import torch
 from torch import Tensor
 
 from f2a2_sim.learners.joint.moa_gru import StackedGru
-from f2a2_sim.learners.joint.moa_shape import TRAJECTORIES_AT_ONCE, MoaArrays, MoaShape
+from f2a2_sim.learners.joint.moa_shape import MoaArrays, MoaShape
 from f2a2_sim.learners.joint.moa_store import RecentPairs
 from f2a2_sim.learners.stacked import MlpArrays, MlpShape, StackedMlp, carve
-
-_SEQUENCES = 512  # through the mental network at once, where nothing is learnt: they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ class MoaPasses:
         columns = slice(0, self._shape.recurrent.size)
         total = self.parameters_gradient[:, columns]
         part = torch.zeros_like(total)  # its padding is never written
-        for number, some in enumerate(torch.split(drawn, TRAJECTORIES_AT_ONCE, dim=1)):
+        for number, some in enumerate(torch.split(drawn, self._shape.steps_at_once, dim=1)):
             inputs = _read(trajectories, others, some)
             network = self._gru(inputs.shape[1], inputs.shape[2], keeps=True)
             network.forward(arrays.character, inputs)
@@ -113,7 +111,7 @@ class MoaPasses:
         count = trajectories.shape[2]
         out.zero_()
         every = torch.arange(count, device=out.device).expand(self._block, -1)
-        for some in torch.split(every, TRAJECTORIES_AT_ONCE, dim=1):
+        for some in torch.split(every, self._shape.steps_at_once, dim=1):
             inputs = _read(trajectories, others, some)
             network = self._gru(inputs.shape[1], inputs.shape[2], keeps=False)
             states = network.forward(arrays.character, inputs)
@@ -136,7 +134,7 @@ class MoaPasses:
         others = places[1]
         b, o = others.shape
         batch, history = histories.shape[2:4]
-        at_once = max(1, _SEQUENCES // o)
+        at_once = self._shape.steps_at_once
         for first in range(0, batch, at_once):
             part = slice(first, min(first + at_once, batch))
             m = part.stop - part.start

@@ -16,8 +16,8 @@ from f2a2_sim.learners.joint.moa_config import MoaConfig
 from f2a2_sim.learners.joint.moa_gru import GruLayer, GruShape
 from f2a2_sim.learners.stacked import MlpArrays, MlpShape
 
-TRAJECTORIES_AT_ONCE = 16
-"""How many go through the character network together: memory and cache bound it, results do not."""
+SEQUENCES_AT_ONCE = 512
+"""Sequences that go through a recurrent network together where their number is free: they fit the cache."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ class MoaShape:
     def width(self) -> int:
         """Numbers of one step of one agent."""
         return self.observation_size + self.n_actions
+
+    @property
+    def steps_at_once(self) -> int:
+        """Joint steps, or trajectories of all others, that go through a recurrent network together."""
+        return max(1, SEQUENCES_AT_ONCE // (self.n_agents - 1))
 
     @property
     def recurrent(self) -> GruShape:
@@ -87,7 +92,7 @@ class MoaShape:
         steps_of_natural = -(-config.natural_pairs // others) * others
         pairs = steps_of_natural + -(-config.impromptu_pairs // others) * others
         of_step = config.recurrent_layers * 7 * config.recurrent_size + self.width
-        drawn = min(config.character_trajectories_per_update, TRAJECTORIES_AT_ONCE)
+        drawn = min(config.character_trajectories_per_update, self.steps_at_once)
         read = config.history_steps * steps_of_natural + config.trajectory_steps * others * drawn
         of_pair = self.natural.inputs + 2 * config.hidden_size * config.hidden_layers + self.n_actions
         return read * of_step + pairs * of_pair + self.size

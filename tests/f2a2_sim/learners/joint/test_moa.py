@@ -188,6 +188,19 @@ def test_blocks_change_nothing_but_rounding() -> None:
     torch.testing.assert_close(one.characters, all_at_once.characters)
 
 
+def test_threads_change_nothing() -> None:
+    """Each works on observers of its own, in buffers of its own."""
+    one, two = make(character_refresh_updates=1), make(character_refresh_updates=1)
+    learn(one, Play("now"), 2)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        learn(two, Play("now"), 2)
+    finally:
+        torch.set_num_threads(threads)
+    assert same(one.state(), two.state())
+
+
 def test_characters_are_read_anew_after_as_many_updates() -> None:
     models, play = make(character_refresh_updates=3), Play("now")
     read = [models.characters.clone()]
@@ -226,6 +239,14 @@ def test_reset_is_a_new_observer_with_the_same_trajectories() -> None:
     assert torch.equal(models.parameters[0], fresh.parameters[0])
     assert torch.equal(models.characters[0], fresh.characters[0])
     assert models.can_update(ROWS).tolist() == [False, True, True]
+    uniforms = np.zeros((1, models.draws_per_update))
+    known = torch.zeros(N, ROLLOUTS, dtype=torch.bool)
+    step = (torch.zeros(N, ROLLOUTS, SIZE), torch.zeros(N, ROLLOUTS), np.ones(ROLLOUTS, dtype=np.bool_))
+    other = make()
+    learn(other, Play("now"), 1)
+    other.reset(np.array([0]), [4])
+    other.observe(ROWS, *step, known)
+    assert np.isnan(other.update(ROWS[:1], uniforms)["moa_accuracy"]).all()  # what it had is forgotten
     play, same_play = Play("now", 1), Play("now", 1)
     assert same(learn(models, play, 2, ROWS[:1]), learn(fresh, same_play, 2, ROWS[:1]))
     assert torch.equal(models.parameters[0], fresh.parameters[0])
@@ -245,7 +266,8 @@ def test_long_batches_are_predicted_in_parts(monkeypatch: pytest.MonkeyPatch) ->
     histories = play.draw(N, N, batch, 3, SIZE + ACTIONS)
     lengths = torch.arange(N * N * batch).view(N, N, batch) % 4
     whole = models.logits(ROWS, observations, histories, lengths)
-    monkeypatch.setattr("f2a2_sim.learners.joint.moa_passes._SEQUENCES", 6)  # two others: three at a time
+    # Two others, so three at a time.
+    monkeypatch.setattr("f2a2_sim.learners.joint.moa_shape.SEQUENCES_AT_ONCE", 6)
     torch.testing.assert_close(models.logits(ROWS, observations, histories, lengths), whole)
     some = np.array([2, 0])
     torch.testing.assert_close(

@@ -162,6 +162,7 @@ def test_gradient_is_that_of_both_losses(
     steps: int, identity: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The paper's own setting: every trajectory counts in every update; a store half full, and full."""
+    monkeypatch.setattr("f2a2_sim.learners.joint.moa_shape.SEQUENCES_AT_ONCE", 22)  # 7 trajectories
     models, seen, trajectories, moves = make(steps, identity=identity)
     found: list[Tensor] = []
     original = MoaPasses.character_gradient

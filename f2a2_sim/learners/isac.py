@@ -29,6 +29,7 @@ from f2a2_sim.learners.isac_objective import (
 )
 from f2a2_sim.learners.pool import BlockPool
 from f2a2_sim.learners.replay import FleetReplay
+from f2a2_sim.learners.shared import SharedVariable
 from f2a2_sim.learners.stacked import (
     AdamRows,
     MlpShape,
@@ -121,11 +122,7 @@ class IsacFleet:
         self.parameters = zeros((k, self.critic_columns.stop), setup.dtype, setup.device)
         self.targets = zeros((k, self.critics.size), setup.dtype, setup.device)
         self.adam = StackedAdam(self.parameters, config.learning_rate)
-        dual = setup.beta > 0
-        shared = self.shared_parameters().shape[1]
-        self.dual = zeros((k if dual else 0, shared), setup.dtype, setup.device)
-        # lambda - beta w, the gradient of the penalty less beta w~:
-        self._pull = zeros((k if dual else 0, shared), setup.dtype, setup.device)
+        self._shared = SharedVariable(self.parameters, self.shared_columns(), setup, config.block_agents)
         self.td_scale = like.new_zeros(k, dtype=torch.float64)
         self.replay = FleetReplay(
             k,
@@ -263,26 +260,10 @@ class IsacFleet:
         return statistics
 
     def _step(self, run: slice, columns: slice, rows: AdamRows, gradient: Tensor) -> None:
-        """One step along ``gradient`` + grad R + lambda + beta (w~ - w), clipped before the penalty joins it.
-
-        The penalty's beta w~ enters as Adam's decay. With ``penalty_step`` kappa the penalty is not Adam's
-        business: after its step, w~ <- w~ - kappa (w~ - w + lambda / beta). Adam makes every gradient's size
-        its own, so within it even a small penalty crowds out the objective as soon as it is the larger one.
-        """
+        """One step along ``gradient`` + grad R + penalty, clipped before that (`SharedVariable.descend`)."""
         if self.config.grad_clip is not None:
             clip_rows(gradient, self.config.grad_clip)
-        decay = self.config.l2
-        shared = self.shared_columns()
-        beta, kappa = self.setup.beta, self.setup.penalty_step
-        if beta <= 0 or not shared.start <= columns.start < shared.stop:
-            self.adam.apply(rows, gradient, decay)
-            return
-        pull = self._pull[run, columns.start - shared.start : columns.stop - shared.start]
-        if kappa is None:
-            self.adam.apply(rows, gradient.add_(pull), decay + beta)
-        else:
-            self.adam.apply(rows, gradient, decay)
-            self.parameters[run, columns].mul_(1.0 - kappa).sub_(pull, alpha=kappa / beta)
+        self._shared.descend(self.adam, rows, run, columns, gradient, self.config.l2)
 
     def _workspace(self, worker: int, block: int) -> _Workspace:
         key = (worker, block)
@@ -332,39 +313,26 @@ class IsacFleet:
             return self.critic_columns
         return slice(0, self.critic_columns.stop)
 
+    @property
+    def dual(self) -> Tensor:
+        """lambda of every agent ``[n_agents, S]``; no rows where the scheme has none."""
+        return self._shared.dual
+
     def shared_parameters(self) -> Tensor:
         """w~ of every agent, a view ``[n_agents, S]``."""
-        return self.parameters[:, self.shared_columns()]
+        return self._shared.own()
 
     def take_consensus(self, rows: IntArray, view: Tensor) -> None:
-        """w <- ``view`` ``[r, S]`` (5.4c); lambda <- lambda + beta (w~ - w) (5.4d). Nothing at beta = 0.
-
-        With ``dual_decay`` below 1 that share of the old lambda is kept: what it adds up from late or lost
-        copies stays bounded, by beta |w~ - w| / (1 - dual_decay).
-        """
-        beta = self.setup.beta
-        if beta <= 0:
-            return
-        own = self.shared_parameters()
-        for run, positions in blocks_of(rows, self.config.block_agents):
-            w = _rows_of(view, positions)
-            dual = self.dual[run]
-            if self.setup.dual_decay < 1:
-                dual.mul_(self.setup.dual_decay)
-            dual.add_(own[run], alpha=beta).sub_(w, alpha=beta)
-            torch.sub(dual, w, alpha=beta, out=self._pull[run])
+        """See `Learner.take_consensus`."""
+        self._shared.take(rows, view)
 
     def adopt(self, rows: IntArray, values: Tensor) -> None:
-        """w~ <- ``values`` ``[r, S]``."""
-        own = self.shared_parameters()
-        for run, positions in blocks_of(rows, self.config.block_agents):
-            own[run] = _rows_of(values, positions)
+        """See `Learner.adopt`."""
+        self._shared.adopt(rows, values)
 
     def dual_norm(self, rows: IntArray) -> FloatArray:
-        """|lambda| of each row."""
-        if self.setup.beta <= 0:
-            return np.zeros(len(rows))
-        return np.asarray(torch.linalg.vector_norm(self.dual, dim=1).double().cpu().numpy()[rows])
+        """See `Learner.dual_norm`."""
+        return self._shared.dual_norm(rows)
 
     # ------------------------------------------------------------------ costs
 
@@ -427,7 +395,7 @@ class IsacFleet:
         return {
             "parameters": item * (self.parameters.shape[1] + self.targets.shape[1]),
             "optimiser": item * 2 * self.parameters.shape[1],
-            "consensus": item * (self.dual.numel() + self._pull.numel()) // k,
+            "consensus": self._shared.nbytes(),
             "replay": self.replay.nbytes() // k,
             "activations": item * self._activations(),
         }
@@ -453,8 +421,6 @@ class IsacFleet:
         at = torch.from_numpy(rows).to(self.parameters.device)
         for array in (self.adam.first_moment, self.adam.second_moment, self.adam.steps, self.td_scale):
             array[at] = 0
-        if self.setup.beta > 0:
-            self.dual[at] = 0
         self.replay.clear(rows)
 
     def start_from(self, rows: IntArray, parameters: Tensor) -> None:
@@ -462,8 +428,7 @@ class IsacFleet:
         at = torch.from_numpy(rows).to(self.parameters.device)
         self.parameters[at] = parameters.to(self.parameters)
         self.targets[at] = self.parameters[at, self.critic_columns]
-        if self.setup.beta > 0:
-            self._pull[at] = -self.setup.beta * self.shared_parameters()[at]
+        self._shared.restart(at)
 
     def state(self) -> dict[str, Any]:
         """Views of all that changes; write them out before the fleet goes on."""
@@ -473,8 +438,7 @@ class IsacFleet:
             "first_moment": self.adam.first_moment,
             "second_moment": self.adam.second_moment,
             "steps": self.adam.steps,
-            "dual": self.dual,
-            "pull": self._pull,
+            **self._shared.state(),
             "td_scale": self.td_scale,
             "replay": self.replay.state(),
         }
@@ -494,10 +458,3 @@ class IsacFleet:
             tensor.copy_(saved)
         self.replay.load_state(state["replay"])
 
-
-def _rows_of(values: Tensor, positions: IntArray) -> Tensor:
-    """``values[positions]``, a view where the positions follow each other."""
-    first, count = int(positions[0]), len(positions)
-    if (np.diff(positions) == 1).all():
-        return values[first : first + count]
-    return values[torch.from_numpy(positions).to(values.device)]

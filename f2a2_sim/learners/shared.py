@@ -54,12 +54,11 @@ class SharedVariable:
         for run, positions in blocks_of(rows, self._block):
             own[run] = _rows_of(values, positions)
 
-    def restart(self, at: Tensor, keep_dual: bool = False) -> None:
-        """w is the present w~ of rows ``at``, and lambda 0 (unless it is kept)."""
+    def restart(self, at: Tensor) -> None:
+        """w is the present w~ of rows ``at``, and lambda 0."""
         if self._setup.beta > 0:
-            if not keep_dual:
-                self.dual[at] = 0
-            self.pull[at] = self.dual[at] - self._setup.beta * self.own()[at]
+            self.dual[at] = 0
+            self.pull[at] = -self._setup.beta * self.own()[at]
 
     def dual_norm(self, rows: IntArray) -> FloatArray:
         """|lambda| of each row."""

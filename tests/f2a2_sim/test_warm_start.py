@@ -53,7 +53,7 @@ def test_every_agent_starts_from_the_mean_of_the_other_run(source: Path, agents:
     torch.testing.assert_close(learner.parameters, mean, rtol=0, atol=0)
     torch.testing.assert_close(learner.targets, mean[:, learner.critic_columns], rtol=0, atol=0)
     assert learner.setup.beta > 0
-    torch.testing.assert_close(learner._pull, -learner.setup.beta * learner.shared_parameters())
+    torch.testing.assert_close(learner._shared.pull, -learner.setup.beta * learner.shared_parameters())
     assert float(learner.dual.abs().max()) == 0
     assert float(learner.adam.second_moment.abs().max()) == 0
 
@@ -77,7 +77,7 @@ def test_a_resumed_run_does_not_need_the_run_it_started_from(
     whole = run(scenario, out=tmp_path / "whole")
     calls = 0
 
-    def soon(self: Any, simulation: Any, saved_at: float) -> bool:
+    def soon(self: Any, simulation: Any, passed_s: float, save_s: float) -> bool:
         nonlocal calls
         calls += 1
         return calls == 4

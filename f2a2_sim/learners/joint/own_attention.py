@@ -157,7 +157,8 @@ class OwnAttentionCritic:
         g_selectors = g_selectors.transpose(1, 2).reshape(copies, batch, width)
         g_encoded = self._buffer("g_encoded", (copies, n, batch, width), done.encoded)
         g_encoded.transpose(1, 2).copy_(g_logits.mT @ done.asked.transpose(1, 2))
-        g_encoded.view(encoded.shape).baddbmm_(g_values, parameters.value.mT)
+        flat = g_encoded.view(encoded.shape)
+        torch.baddbmm(flat, g_values, parameters.value.mT, out=flat)
         _through_leak(g_encoded, done.encoded)
 
         state = done.state_and_others[..., :width]

@@ -91,14 +91,14 @@ def test_an_agent_that_hears_nobody_keeps_its_dual_and_its_view(make_learner: Ma
     learner: Any = make_learner(3, beta=0.3)
     driver = Driver(ConsensusConfig(scheme="paper", beta=0.3), learner, complete(3))
     driver.round()
-    before, view = learner.dual.clone(), (learner.dual - learner._pull).clone()
+    before, view = learner.dual.clone(), (learner.dual - learner._shared.pull).clone()
     train_a_little(learner, np.random.default_rng(0))
     lonely = ConsensusGroup(ConsensusConfig(scheme="paper", beta=0.3), learner, driver.degrees, True)
     for agent in range(3):
         assert lonely.combine(agent, 9.0, 9, NOTHING).size == 0
     lonely.flush()
     np.testing.assert_array_equal(learner.dual, before)
-    np.testing.assert_array_equal(learner.dual - learner._pull, view)
+    np.testing.assert_array_equal(learner.dual - learner._shared.pull, view)
     assert float(before.abs().max()) > 1e-3
 
 

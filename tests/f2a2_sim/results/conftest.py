@@ -117,6 +117,7 @@ def write_synthetic_run(
                 q_mean=-0.5 + 0.6 * progress + rng.normal(0, 0.01) if episode else nothing,
                 td_abs=0.02 + 0.1 * np.exp(-episode) + rng.normal(0, 0.001) if episode else nothing,
                 critic_loss=0.01 + 0.02 * np.exp(-episode) if episode else nothing,
+                moa_accuracy=nothing,
                 dual_norm=0.1 * progress,
                 disagreement=(2.0 * np.exp(-episode / 3) + 0.35 + rng.normal(0, 0.02)) if episode else 0.0,
                 **counted,

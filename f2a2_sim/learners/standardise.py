@@ -51,11 +51,16 @@ class RunningMoments:
         self.mean = like.new_zeros(n, size)
         self.variance = like.new_ones(n, size)
 
+    @classmethod
+    def of(cls, mean: Tensor, variance: Tensor) -> RunningMoments:
+        """Moments that are kept elsewhere ``[n, size]``."""
+        moments = cls(0, 0, mean)
+        moments.mean, moments.variance = mean, variance
+        return moments
+
     def part(self, which: slice | Tensor) -> RunningMoments:
         """The moments of some of the n: views of them for a slice, copies for numbers."""
-        part = RunningMoments(0, 0, self.mean)
-        part.mean, part.variance = self.mean[which], self.variance[which]
-        return part
+        return RunningMoments.of(self.mean[which], self.variance[which])
 
     def follow(self, seen: Standardised) -> None:
         """Move by a tenth towards the moments of a batch ``[n, batch, size]``."""

@@ -49,6 +49,8 @@ def write_replay(
     path = folder.path / "replay.gif" if out is None else out
     check_format(path)
     scenario = parse_scenario(folder.scenario_file.read_text(encoding="utf-8"), str(folder.scenario_file))
+    alone = scenario.world.model_copy(update={"rollouts": 1})  # one rollout fills a picture
+    scenario = scenario.model_copy(update={"world": alone})
     world = build_world(scenario)
     streams = Streams(seed, dense_ids=len(world.agents))
     policy = load_policy(folder, scenario, world, streams, checkpoint)

@@ -21,12 +21,15 @@ from f2a2_sim.learners.standardise import RunningMoments, standardise
 
 
 class Actors:
-    """The policies in the columns ``rows`` ``[n, shape.size]`` of a fleet's parameters."""
+    """The policies in the columns ``rows`` ``[n, shape.size]`` of a fleet's parameters.
 
-    def __init__(self, shape: MlpShape, sizes: Sequence[int], rows: Tensor) -> None:
+    ``moments`` are columns too ``[n, 2 shape.inputs]``, means and variances: a policy is of no use without.
+    """
+
+    def __init__(self, shape: MlpShape, sizes: Sequence[int], rows: Tensor, moments: Tensor) -> None:
         self.shape = shape
         self.rows = rows
-        self.moments = RunningMoments(len(sizes), shape.inputs, rows)
+        self.moments = RunningMoments.of(moments[:, : shape.inputs], moments[:, shape.inputs :])
         self._sizes = tuple(sizes)
 
     def initial(self, agent: int, generator: np.random.Generator) -> NDArray[np.float64]:
@@ -62,11 +65,6 @@ class Actors:
     def follow(self, run: slice, observations: Tensor) -> None:
         """Let the moments of neighbouring agents follow their own batches ``[b, batch, size]``."""
         self.moments.part(run).follow(standardise(observations))
-
-    def reset(self, rows: Tensor) -> None:
-        """Forget the moments of some agents."""
-        self.moments.mean[rows] = 0.0
-        self.moments.variance[rows] = 1.0
 
 
 class FrozenActors:

@@ -1,9 +1,10 @@
 """What all learners with joint critics have in common: rows, replay, acting, consensus, costs, saved states.
 
-A fleet is all agents of a world. A row of ``parameters`` is [critic | actor]; the critic, which has one
-shape for all, is the consensus variable (paper, 5.1.2), or only its attention block. Every agent trains its
-own row, from its own rewards; of the others it knows what `f2a2_sim.learners.joint.replay` says, and their
-policies, or models of them (MOA), as `JointFleet._logits_known` says.
+A fleet is all agents of a world. A row of ``parameters`` is [critic | actor | moments of what the actor
+sees]; the critic, which has one shape for all, is the consensus variable (paper, 5.1.2), or its attention
+block. Every agent trains its own row, from its own rewards; of the others it knows what
+`f2a2_sim.learners.joint.replay` says, and their policies, or models of them (MOA), as
+`JointFleet._logits_known` says.
 
 A learner is a subclass that names its critic's size and does one update of a block of agents.
 """
@@ -84,11 +85,14 @@ class JointFleet(ABC):
         self.actor_shape = MlpShape(max(sizes), config.hidden_size, config.hidden_layers, setup.n_actions)
         self.critic_columns = slice(0, self.critic_size())
         self.actor_columns = slice(self.critic_columns.stop, self.critic_columns.stop + self.actor_shape.size)
-        self.parameters = zeros((n, self.actor_columns.stop), setup.dtype, setup.device)
+        moments = slice(self.actor_columns.stop, self.actor_columns.stop + 2 * max(sizes))
+        self.parameters = zeros((n, moments.stop), setup.dtype, setup.device)
         self.targets = zeros((n, self.critic_columns.stop), setup.dtype, setup.device)
-        self.gradient = zeros(tuple(self.parameters.shape), setup.dtype, setup.device)
+        self.gradient = zeros((n, self.actor_columns.stop), setup.dtype, setup.device)
         self.adam = StackedAdam(self.parameters, config.learning_rate)
-        self.actors = Actors(self.actor_shape, sizes, self.parameters[:, self.actor_columns])
+        self.actors = Actors(
+            self.actor_shape, sizes, self.parameters[:, self.actor_columns], self.parameters[:, moments]
+        )
         self._shared = SharedVariable(self.parameters, self._shared_columns(), setup, config.block_agents)
         self.replay = JointFleetReplay(
             n,
@@ -465,12 +469,13 @@ class JointFleet(ABC):
         """Give ``rows`` new weights and forget all else: equal seeds give equal critics, but own actors."""
         for row, seed in zip(rows.tolist(), seeds, strict=True):
             critic = self.initial_critic(np.random.default_rng(seed))
-            weights = np.concatenate([critic, self.actors.initial(row, np.random.default_rng([seed, row]))])
+            actor = self.actors.initial(row, np.random.default_rng([seed, row]))
+            size = self.actor_shape.inputs
+            weights = np.concatenate([critic, actor, np.zeros(size), np.ones(size)])
             self.start_from(np.array([row]), torch.from_numpy(weights).to(self.parameters))
         at = torch.from_numpy(rows).to(self.parameters.device)
         for array in (self.adam.first_moment, self.adam.second_moment, self.adam.steps):
             array[at] = 0
-        self.actors.reset(at)
         self.replay.clear(rows)
         if self.moa is not None and len(rows) < self.n_agents:  # at first its own constructor has done so
             self.moa.reset(rows, seeds)
@@ -490,8 +495,6 @@ class JointFleet(ABC):
             "first_moment": self.adam.first_moment,
             "second_moment": self.adam.second_moment,
             "steps": self.adam.steps,
-            "mean": self.actors.moments.mean,
-            "variance": self.actors.moments.variance,
             **self._shared.state(),
             "replay": self.replay.state(),
             "moa": None if self.moa is None else self.moa.state(),

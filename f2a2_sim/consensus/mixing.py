@@ -23,8 +23,8 @@ class Mixer:
     """Weighted sums of snapshot rows, one agent a thread, or all in one product where rows are used often.
 
     A sparse product reads each row once for every use, a dense one reads each row once but has to copy it
-    together first. Sums lie in buffers that the next call overwrites: fresh memory of this size costs more
-    than the sums.
+    together first; on a GPU it is always dense. Sums lie in buffers that the next call overwrites: fresh
+    memory of this size costs more than the sums.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Mixer:
 
         ``rows[k]`` are distinct. Calls for different k may come at once, on threads.
         """
-        if shared_often(rows):
+        if pool.device.type != "cpu" or shared_often(rows):
             sums = self._rows(len(rows), pool)
             _dense(pool, rows, weights, sums)
             for k, total in enumerate(sums):
@@ -77,8 +77,9 @@ def _dense(pool: Tensor, rows: Sequence[IntArray], weights: Sequence[FloatArray]
     mixing = torch.from_numpy(matrix).to(pool)
     index = torch.from_numpy(used).to(pool.device)
     width = pool.shape[1]
-    for start in range(0, width, _COLUMNS_PER_BLOCK):
-        stop = min(start + _COLUMNS_PER_BLOCK, width)
+    block = _COLUMNS_PER_BLOCK if pool.device.type == "cpu" else max(width, 1)
+    for start in range(0, width, block):
+        stop = min(start + block, width)
         out[:, start:stop] = mixing @ pool[:, start:stop].index_select(0, index)
 
 

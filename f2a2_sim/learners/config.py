@@ -178,7 +178,8 @@ class LearnerConfig(BaseModel):
         8,
         ge=1,
         le=1024,
-        description="Agents computed together; only speed depends on it (they must fit the cache).",
+        description="Agents computed together; only speed depends on it (they must fit the cache). On a GPU "
+        "learners with joint critics compute all agents together.",
     )
 
     @field_validator("moa", mode="before")

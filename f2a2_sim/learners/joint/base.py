@@ -154,10 +154,8 @@ class JointFleet(ABC):
         if fresh is None:
             return observations
         whole = torch.nn.functional.pad(observations, (0, 1))
-        last = torch.tensor(self.seen_sizes, device=whole.device).sub_(1).view(1, -1, 1, 1)
-        return whole.scatter_(
-            -1, last.expand(*whole.shape[:3], 1), fresh.unsqueeze(-1).to(whole.dtype)
-        )
+        last = torch.tensor(self.seen_sizes).to(whole.device).sub_(1).view(1, -1, 1, 1)
+        return whole.scatter_(-1, last.expand(*whole.shape[:3], 1), fresh.unsqueeze(-1).to(whole.dtype))
 
     # ------------------------------------------------------------------ acting and remembering
 
@@ -218,9 +216,7 @@ class JointFleet(ABC):
     def draw_batch(self, rows: IntArray, uniforms: FloatArray) -> Batch:
         """Choose transitions uniformly among those held, or on policy the newest ones."""
         n = self.transitions_per_update
-        numbers = (
-            self.replay.newest(rows, n) if self.on_policy else self.replay.sample(rows, uniforms[:, :n])
-        )
+        numbers = self.replay.newest(rows, n) if self.on_policy else self.replay.sample(rows, uniforms[:, :n])
         return Batch(numbers, uniforms[:, n:])
 
     # ------------------------------------------------------------------ learning
@@ -248,7 +244,9 @@ class JointFleet(ABC):
             for name, column in zip(STATISTICS, values, strict=True):
                 statistics[name][positions] = column
 
-        self._pool.map(update_block, list(blocks_of(rows, self.config.block_agents)))
+        on_cpu = self.setup.device.type == "cpu"  # elsewhere all agents are one block
+        block = self.config.block_agents if on_cpu else self.n_agents
+        self._pool.map(update_block, list(blocks_of(rows, block)))
         return statistics
 
     def _draw(self, worker: int, run: slice, batch: Batch, policies: FrozenActors) -> Drawn:
@@ -271,9 +269,7 @@ class JointFleet(ABC):
         target_logits = self.target_logits(run, next_logits, noise)
         next_others = choose(target_logits, uniforms[:, count : 2 * count].view(shape))
         now = uniforms[:, :count].view(shape)
-        return Drawn(
-            run, read, rewards, next_logits, next_others, partial(logits, False), now, noise
-        )
+        return Drawn(run, read, rewards, next_logits, next_others, partial(logits, False), now, noise)
 
     def _logits_known(
         self,

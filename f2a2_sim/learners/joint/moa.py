@@ -92,7 +92,7 @@ class OthersModel:
         k, n = len(setup.agents), setup.n_agents
         dtype, device = setup.like.dtype, setup.like.device
         others = [[j for j in range(n) if j != own] for own in setup.agents]
-        self.others = torch.tensor(others, dtype=torch.int64, device=device)
+        self.others = torch.tensor(others, dtype=torch.int64).to(device)
         self.parameters = zeros((k, self.shape.size), dtype, device)
         rate = setup.learning_rate if config.learning_rate is None else config.learning_rate
         self.adam = StackedAdam(self.parameters, rate)
@@ -314,9 +314,7 @@ class OthersModel:
         config = self.config.model_copy(
             update={"trajectories": drawn, "character_refresh_updates": _NEVER, "block_agents": 1}
         )
-        one = dataclasses.replace(
-            setup, agents=setup.agents[:1], seeds=setup.seeds[:1], like=torch.empty(0)
-        )
+        one = dataclasses.replace(setup, agents=setup.agents[:1], seeds=setup.seeds[:1], like=torch.empty(0))
         probe = OthersModel(config, one)
         shape = (drawn, config.trajectory_steps, setup.n_agents)
         probe.gather(torch.zeros(*shape, setup.observation_size), torch.zeros(shape))

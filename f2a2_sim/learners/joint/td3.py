@@ -50,4 +50,4 @@ class Td3Fleet(DdpgFleet):
 
 def _per_agent(values: Sequence[int] | Sequence[float], n: int, like: Tensor) -> Tensor:
     """``[n]``: agent i has value i modulo their number."""
-    return like.new_tensor([values[agent % len(values)] for agent in range(n)])
+    return torch.tensor([values[agent % len(values)] for agent in range(n)]).to(like)

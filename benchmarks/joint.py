@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -50,30 +51,23 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def floor_of(flops: float, device: torch.device) -> Callable[[], object]:
-    """Plain products of about that many FLOPs (at least one)."""
-    matrix = torch.randn(SIDE, SIDE, device=device)
-    product = torch.empty_like(matrix)
-    count = max(1, round(flops / (2 * SIDE**3)))
-
-    def plain() -> None:
-        for _ in range(count):
-            torch.mm(matrix, matrix, out=product)
-
-    return plain
-
-
 def per_floor(
     update: Callable[[], object], flops: float, rounds: int, device: torch.device
 ) -> tuple[float, float]:
     """Seconds of one round, and how many times its floor; both medians of what alternates."""
-    plain = floor_of(flops, device)
-    whole = max(1, round(flops / (2 * SIDE**3))) * 2 * SIDE**3
+    matrix = torch.randn(SIDE, SIDE, device=device)
+    product = torch.empty_like(matrix)
+    products = max(1, round(flops / (2 * SIDE**3)))
+
+    def plain() -> None:
+        for _ in range(products):
+            torch.mm(matrix, matrix, out=product)
+
     for work in (update, plain):
         seconds(work, device)
     pairs = [(seconds(update, device), seconds(plain, device)) for _ in range(rounds)]
     round_s, plain_s = (statistics.median(side) for side in zip(*pairs, strict=True))
-    return round_s, round_s / (plain_s * flops / whole)
+    return round_s, round_s / (plain_s * flops / (2 * SIDE**3 * products))
 
 
 def fleet_of(world: str, keys: tuple[str, ...], device: torch.device) -> JointFleet:
@@ -91,6 +85,12 @@ def fleet_of(world: str, keys: tuple[str, ...], device: torch.device) -> JointFl
         fleet.remember(np.arange(n), seen, actions, logits, rewards, following, np.zeros(n, dtype=np.bool_))
         seen = following
     return fleet
+
+
+def learn_once(fleet: JointFleet, rng: np.random.Generator) -> None:
+    """One update of all agents."""
+    every = np.arange(fleet.n_agents)
+    fleet.update(every, fleet.draw_batch(every, rng.random((len(every), fleet.draws_per_update))))
 
 
 def rest_of(world: str, keys: tuple[str, ...], device: str, threads: int) -> tuple[float, float]:
@@ -139,10 +139,7 @@ def main() -> None:
         steps = 1000 * episode_steps / ROLLOUTS
         if device.type == "cpu":
             trainer, step_s = filled_trainer(world)
-
-            def update(trainer: object = trainer) -> None:
-                trainer.learner.learn(trainer.replay, trainer.draws)  # type: ignore[attr-defined]
-
+            update = partial(trainer.learner.learn, trainer.replay, trainer.draws)
             flops = float(count_flops(update))
             round_s, ratio = per_floor(update, flops, arguments.rounds, device)
             whole = steps * step_s + 1000 * episode_steps * 4 / 100 * round_s
@@ -152,15 +149,8 @@ def main() -> None:
             fleet = fleet_of(world, keys, device)
             rng, every = np.random.default_rng(1), np.arange(fleet.n_agents)
             seen = rng.standard_normal((len(every), ROLLOUTS, fleet.actor_shape.inputs)).astype(np.float32)
-
-            def learn(fleet: JointFleet = fleet, rng: np.random.Generator = rng) -> None:
-                every = np.arange(fleet.n_agents)
-                uniforms = rng.random((len(every), fleet.draws_per_update))
-                fleet.update(every, fleet.draw_batch(every, uniforms))
-
-            def act(fleet: JointFleet = fleet, rng: np.random.Generator = rng, seen: object = seen) -> None:
-                assert isinstance(seen, np.ndarray)
-                fleet.act(np.arange(fleet.n_agents), seen, rng.random(seen.shape[:2]))
+            learn = partial(learn_once, fleet, rng)
+            act = partial(fleet.act, every, seen, rng.random(seen.shape[:2]))
 
             flops = fleet.update_work().flops * fleet.n_agents
             round_s, ratio = per_floor(learn, flops, arguments.rounds, device)

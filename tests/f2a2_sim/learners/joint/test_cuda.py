@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
-from tests.f2a2_sim.learners.joint.conftest import ACTIONS, SIZES, make_joint
-from tests.f2a2_sim.learners.joint.test_modelling import MOA
+from f2a2_sim.learners.joint.base import JointFleet
+from tests.f2a2_sim.learners.joint.conftest import SIZES, make_joint
+from tests.f2a2_sim.learners.joint.test_modelling import modelling_fleet
 
 EVERY = np.arange(len(SIZES))
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
-@pytest.mark.parametrize("moa", [None, MOA], ids=["true policies", "models"])
+@pytest.mark.parametrize("make", [make_joint, modelling_fleet], ids=["true policies", "models"])
 @pytest.mark.parametrize("name", ["f2a2_sac", "f2a2_ddpg", "f2a2_td3", "f2a2_coma"])
-def test_updates_equal_the_cpus(name: str, moa: dict[str, Any] | None) -> None:
+def test_updates_equal_the_cpus(name: str, make: Callable[..., JointFleet]) -> None:
     """Three updates in float64, and the actions that follow from them."""
     outcomes = []
     for device in ("cpu", "cuda"):
-        fleet = make_joint(name, {"beta": 0.1, "device": torch.device(device)}, moa=moa)
+        fleet = make(name, {"beta": 0.1, "device": torch.device(device)})
         rng = np.random.default_rng(8)
-        if moa is not None:
-            shape = (6, 7, len(SIZES))
-            fleet.gather(
-                rng.standard_normal((*shape, max(SIZES))).astype(np.float32), rng.integers(0, ACTIONS, shape)
-            )
         for _ in range(3):
             uniforms = rng.random((len(EVERY), fleet.draws_per_update))
             fleet.update(EVERY, fleet.draw_batch(EVERY, uniforms))

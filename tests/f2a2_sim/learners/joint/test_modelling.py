@@ -28,9 +28,9 @@ MOA: dict[str, Any] = {
 EVERY = np.arange(len(SIZES))
 
 
-def modelling_fleet(name: str, **changes: Any) -> JointFleet:
+def modelling_fleet(name: str, setup: dict[str, Any] | None = None, **changes: Any) -> JointFleet:
     """A fleet whose models have seen random trajectories, and the steps of its replay."""
-    fleet = make_joint(name, moa={**MOA, **changes})
+    fleet = make_joint(name, setup, moa={**MOA, **changes})
     rng = np.random.default_rng(8)
     shape = (6, 7, len(SIZES))
     fleet.gather(

@@ -15,21 +15,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from f2a2_sim.learners.pool import one_thread
+from f2a2_sim.learners.stacked import zeros
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
+
+_LEAST_FREE = 0.2  # of the usable rows, after those that nobody refers to have been released
 
 
 class SnapshotPool:
     """Rows of ``width`` parameters, addressed by an ever-growing version number.
 
-    Rows that nobody refers to any more are reused after :meth:`retain`; storage grows only when
-    every row is referred to, so memory follows the number of copies that are really alive.
+    Rows that nobody refers to any more are reused after :meth:`retain`, and rows never used are taken only
+    when most of the others are alive: memory follows the number of copies that are really alive, and the
+    first write to new memory costs many times what a later one does.
     """
 
     def __init__(self, width: int, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
-        self._rows = torch.empty(max(capacity, 1), width, dtype=dtype, device=device)
-        self._free = list(range(self._rows.shape[0] - 1, -1, -1))
+        """``capacity``: rows for which address space is reserved; more are made when they are needed."""
+        self._rows = zeros((max(capacity, 1), width), dtype, device)
+        self._usable = 0
+        self._free: list[int] = []
+        self._grow()
         self._row_of_version = np.full(1024, -1, dtype=np.int64)
         self._number_of_version = np.zeros(1024)
         self._round_of_version = np.zeros(1024, dtype=np.int64)
@@ -46,7 +53,7 @@ class SnapshotPool:
 
     @property
     def live_rows(self) -> int:
-        return self._rows.shape[0] - len(self._free)
+        return self._usable - len(self._free)
 
     def add(self, values: Sequence[Tensor], numbers: FloatArray, rounds: IntArray) -> IntArray:
         """Keep copies of ``values`` (``b`` rows ``[width]``) with what else a message carries: a number of
@@ -88,9 +95,11 @@ class SnapshotPool:
         alive = self._alive_versions()
         dead = alive[~np.isin(alive, wanted, assume_unique=True)]
         self._row_of_version[dead] = -1
-        used = np.zeros(self._rows.shape[0], dtype=bool)
+        used = np.zeros(self._usable, dtype=bool)
         used[keep] = True
         self._free = np.flatnonzero(~used)[::-1].tolist()
+        if len(self._free) < self._usable * _LEAST_FREE:
+            self._grow()
 
     def state(self, needed: IntArray) -> dict[str, Any]:
         """Only the rows of versions ``needed`` (repeats and unknown numbers are ignored), as views.
@@ -109,15 +118,13 @@ class SnapshotPool:
             "values": [self._rows[start:stop] for start, stop in _runs(rows)],
             "free": np.asarray(self._free, dtype=np.int64),
             "next_version": self._next_version,
-            "capacity": int(self._rows.shape[0]),
+            "usable": self._usable,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        capacity = int(state["capacity"])
-        if capacity != self._rows.shape[0]:
-            self._rows = torch.empty(
-                capacity, self._rows.shape[1], dtype=self._rows.dtype, device=self._rows.device
-            )
+        self._usable = int(state["usable"])
+        if self._usable > self._rows.shape[0]:
+            self._rows = zeros((self._usable, self._rows.shape[1]), self._rows.dtype, self._rows.device)
         self._next_version = int(state["next_version"])
         self._row_of_version = np.full(1024, -1, dtype=np.int64)
         self._number_of_version = np.zeros(1024)
@@ -150,11 +157,14 @@ class SnapshotPool:
         self._round_of_version = np.concatenate([self._round_of_version, np.zeros(added, dtype=np.int64)])
 
     def _grow(self) -> None:
-        old = self._rows
-        capacity = old.shape[0] + max(old.shape[0] // 2, 8)
-        self._rows = torch.empty(capacity, old.shape[1], dtype=old.dtype, device=old.device)
-        self._rows[: old.shape[0]] = old
-        self._free[:0] = range(capacity - 1, old.shape[0] - 1, -1)
+        """Let half as many rows again be used; at first a third of the reserved ones."""
+        old, before = self._rows, self._usable
+        added = before // 2 if before else old.shape[0] // 3
+        self._usable += max(added, 1)
+        if self._usable > old.shape[0]:
+            self._rows = zeros((self._usable, old.shape[1]), old.dtype, old.device)
+            self._rows[:before] = old[:before]
+        self._free[:0] = range(self._usable - 1, before - 1, -1)
 
 
 def _runs(ascending: IntArray) -> list[tuple[int, int]]:

@@ -47,12 +47,33 @@ def test_a_saved_pool_holds_the_same() -> None:
         assert copy.round_of(versions[2:]).tolist() == [2]
 
 
+@given(alive=st.integers(1, 6), rounds=st.integers(2, 12))
+def test_rows_never_used_are_left_alone_while_others_are_free(alive: int, rounds: int) -> None:
+    pool = SnapshotPool(3, 1000, torch.float64, CPU)
+    for _ in range(rounds * 100):
+        if pool.free_rows == 0:
+            pool.retain(versions[-alive:])
+        only = np.zeros(1, dtype=np.int64)
+        added = pool.add([torch.ones(3, dtype=torch.float64)], np.zeros(1), only)
+        versions = np.concatenate([versions[-alive:], added]) if pool.live_rows > 1 else added
+    assert int((pool.rows[:, 0] != 0).sum()) == min(rounds * 100, 333)
+
+
+@given(count=st.integers(1, 40))
+def test_storage_grows_while_most_of_it_is_alive(count: int) -> None:
+    pool, versions = pool_of([float(v) for v in range(count)], capacity=4)
+    pool.retain(versions)
+    assert pool.live_rows == count
+    assert pool.free_rows >= 0.2 * count or pool.rows.shape[0] == count
+    assert pool.rows[pool.row_of(versions), 0].tolist() == [float(v) for v in range(count)]
+
+
 @given(needed=st.sets(st.integers(0, 7)), order=st.permutations(range(8)))
 def test_only_what_is_needed_is_saved_and_all_keeps_its_place(needed: set[int], order: list[int]) -> None:
     """Rows are reused in any order, so that versions and rows do not ascend together."""
     pool, _ = pool_of([-1.0] * 8, capacity=10)
     pool.retain(np.empty(0, dtype=np.int64))
-    pool._free = [9, 8, *order]
+    pool._free = [8, *order]
     zeros = np.zeros(8, dtype=np.int64)
     versions = pool.add([torch.full((3,), float(v), dtype=torch.float64) for v in range(8)], zeros, zeros)
     state = pool.state(np.array([*versions[list(needed)], -1, 99], dtype=np.int64))

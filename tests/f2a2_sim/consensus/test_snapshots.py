@@ -50,12 +50,12 @@ def test_a_saved_pool_holds_the_same() -> None:
 @given(alive=st.integers(1, 6), rounds=st.integers(2, 12))
 def test_rows_never_used_are_left_alone_while_others_are_free(alive: int, rounds: int) -> None:
     pool = SnapshotPool(3, 1000, torch.float64, CPU)
+    only, versions = np.zeros(1, dtype=np.int64), np.empty(0, dtype=np.int64)
     for _ in range(rounds * 100):
         if pool.free_rows == 0:
             pool.retain(versions[-alive:])
-        only = np.zeros(1, dtype=np.int64)
         added = pool.add([torch.ones(3, dtype=torch.float64)], np.zeros(1), only)
-        versions = np.concatenate([versions[-alive:], added]) if pool.live_rows > 1 else added
+        versions = np.append(versions, added)
     assert int((pool.rows[:, 0] != 0).sum()) == min(rounds * 100, 333)
 
 

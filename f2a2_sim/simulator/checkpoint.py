@@ -25,7 +25,7 @@ from f2a2_sim.errors import CheckpointError
 from f2a2_sim.results.folder import RunFolder, replacing_folder
 from f2a2_sim.simulator.packing import pack, unpack
 
-FORMAT = 2
+FORMAT = 3
 _FILE_BYTES = 128 * 1024 * 1024
 _PARAMETERS = "/learner/parameters"
 _DTYPE_NAMES = {

@@ -102,9 +102,9 @@ class SimulatedCarrier:
         """Those who send to this agent, ascending."""
         return self._wiring.in_neighbours(agent)
 
-    def redraw(self) -> None:
+    def redraw(self, number: int) -> None:
         """Draw the random edges anew, if the topology says so; messages under way are not touched."""
-        if self._wiring.redraw():
+        if self._wiring.redraw(number):
             self._make_room()
 
     def _make_room(self) -> None:

@@ -18,6 +18,10 @@ class Carrier(Protocol):
         """Send one message of each sender to each of its out-neighbours."""
         ...
 
+    def versions_in_flight(self) -> Ints:
+        """Versions of the messages on their way that only refer to what they carry."""
+        ...
+
     def next_arrival_s(self) -> float:
         """Time of the next arrival; inf if none is known."""
         ...
@@ -38,8 +42,11 @@ class Carrier(Protocol):
         """Those who send to this agent."""
         ...
 
-    def redraw(self) -> None:
-        """Draw random edges anew where the topology says so."""
+    def redraw(self, number: int) -> None:
+        """Draw random edges anew where the topology says so: the graph of consensus round ``number``.
+
+        It follows from the scenario, its seed and that number, so that machines need not ask each other.
+        """
         ...
 
     def link_table(self) -> dict[str, Any]:

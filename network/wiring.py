@@ -94,10 +94,10 @@ class Wiring:
         first, sender = self._incoming
         return sender[first[agent] : first[agent + 1]]
 
-    def redraw(self) -> bool:
-        """Draw the random edges anew; False if the topology does not say so."""
+    def redraw(self, number: int) -> bool:
+        """Draw the random edges for the ``number``-th time; False if the topology does not say so."""
         if self._redrawn:
-            self._redraws += 1
+            self._redraws = number
             self._install()
         return self._redrawn
 

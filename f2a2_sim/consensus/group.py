@@ -31,21 +31,27 @@ class ConsensusGroup:
 
     With ``fixed_graph`` an agent uses the
     newest copy of each present neighbour as long as it is not too old; on a graph that is redrawn it uses
-    every copy once.
+    every copy once. ``senders``: how many agents may send to these, if not just these to each other.
     """
 
     def __init__(
-        self, config: ConsensusConfig, learner: Learner, degrees: IntArray, fixed_graph: bool
+        self,
+        config: ConsensusConfig,
+        learner: Learner,
+        degrees: IntArray,
+        fixed_graph: bool,
+        senders: int | None = None,
     ) -> None:
         trained = learner.shared_parameters()
         count, width = trained.shape
+        senders = count if senders is None else senders
         self._config = config
         self._learner = learner
         self._fixed_graph = fixed_graph
-        self._scheme = _make_scheme(config, learner, degrees)
+        self._scheme = _make_scheme(config, learner, degrees, senders)
         dtype = torch.float64 if config.scheme == "push_sum" else trained.dtype
-        self._pool = SnapshotPool(width, 4 * count, dtype, trained.device)
-        self._mailbox = Mailbox(count, synchronous=config.wait == "neighbours")
+        self._pool = SnapshotPool(width, 4 * max(count, senders), dtype, trained.device)
+        self._mailbox = Mailbox(count, senders, synchronous=config.wait == "neighbours")
         self._published = np.full(count, -1, dtype=np.int64)
         self._pending: dict[int, Combination] = {}
         self.message_bytes = HEADER_BYTES + width * (torch.finfo(dtype).bits // 8)
@@ -82,6 +88,19 @@ class ConsensusGroup:
         versions = self._pool.add([content[agent] for agent in agents.tolist()], numbers, rounds)
         self._published[agents] = versions
         return versions
+
+    def content(self, version: int) -> tuple[Tensor, float, int]:
+        """What a message of that version carries: parameters ``[S]``, the scheme's number, the round."""
+        only = np.array([version])
+        row = self._pool.rows[int(self._pool.row_of(only)[0])]
+        return row, float(self._pool.number_of(only)[0]), int(self._pool.round_of(only)[0])
+
+    def admit(self, values: Tensor, number: float, round_number: int) -> int:
+        """Keep what came in a message from elsewhere; returns the version to deliver it by."""
+        if self._pool.free_rows == 0:
+            self.collect(np.empty(0, dtype=np.int64))
+        version = self._pool.add([values], np.array([number]), np.array([round_number]))
+        return int(version[0])
 
     def deliver(
         self, receivers: IntArray, senders: IntArray, versions: IntArray, sent_s: FloatArray
@@ -174,9 +193,9 @@ class ConsensusGroup:
             self._pending[agent] = Combination(agent, copies)
 
 
-def _make_scheme(config: ConsensusConfig, learner: Learner, degrees: IntArray) -> Scheme:
+def _make_scheme(config: ConsensusConfig, learner: Learner, degrees: IntArray, senders: int) -> Scheme:
     if config.scheme == "paper":
         return PrimalDual(learner)
     if config.scheme == "gossip":
         return Gossip(learner, degrees)
-    return PushSum(learner)
+    return PushSum(learner, senders)

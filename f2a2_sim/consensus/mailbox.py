@@ -28,12 +28,12 @@ class Mailbox:
     that it has to wait for.
     """
 
-    def __init__(self, n_agents: int, synchronous: bool) -> None:
+    def __init__(self, receivers: int, senders: int, synchronous: bool) -> None:
         slots = 2 if synchronous else 1
         self._synchronous = synchronous
-        self._version = np.full((slots, n_agents, n_agents), -1, dtype=np.int64)
-        self._sent_s = np.zeros((slots, n_agents, n_agents), dtype=np.float64)
-        self._round = np.full((slots, n_agents, n_agents), -1, dtype=np.int32)
+        self._version = np.full((slots, receivers, senders), -1, dtype=np.int64)
+        self._sent_s = np.zeros((slots, receivers, senders), dtype=np.float64)
+        self._round = np.full((slots, receivers, senders), -1, dtype=np.int32)
 
     def put(
         self, receivers: IntArray, senders: IntArray, versions: IntArray, sent_s: FloatArray, rounds: IntArray

@@ -17,6 +17,7 @@ IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
 _COLUMNS_PER_BLOCK = 65_536
+_LEAST_DENSE = 17  # sums
 
 
 class Mixer:
@@ -64,9 +65,12 @@ class Mixer:
 
 
 def shared_often(rows: Sequence[IntArray]) -> bool:
-    """Whether one dense product for all sums is faster than a sparse one for each."""
+    """Whether one dense product for all sums is faster than a sparse one for each.
+
+    Never of a few sums: it saves little there, and rounds otherwise than an agent that adds up its own alone.
+    """
     pairs = sum(len(r) for r in rows)
-    return pairs > 0 and pairs > (3.0 + 0.04 * len(rows)) * np.unique(np.concatenate(rows)).size
+    return len(rows) >= _LEAST_DENSE and pairs > (3.0 + 0.04 * len(rows)) * np.unique(np.concatenate(rows)).size
 
 
 def _dense(pool: Tensor, rows: Sequence[IntArray], weights: Sequence[FloatArray], out: Tensor) -> None:

@@ -170,7 +170,7 @@ class PushSum:
 
     changes_parameters = True
 
-    def __init__(self, learner: Learner) -> None:
+    def __init__(self, learner: Learner, senders: int) -> None:
         self._learner = learner
         trained = learner.shared_parameters()
         count, width = trained.shape
@@ -178,7 +178,7 @@ class PushSum:
         self._base = trained.clone()
         self._sigma = torch.zeros(count, width, dtype=torch.float64, device=trained.device)
         self._sigma_weight = np.zeros(count)
-        self._consumed = np.full((count, count), -1, dtype=np.int64)
+        self._consumed = np.full((count, senders), -1, dtype=np.int64)
 
     def message(self, agents: IntArray, degrees: IntArray) -> tuple[Tensor, FloatArray]:
         trained = self._learner.shared_parameters()

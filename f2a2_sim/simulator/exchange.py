@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from devices.compute import Work
-from f2a2_sim.simulator.computing import Computing
 from f2a2_sim.simulator.knowledge import version_of
-from f2a2_sim.simulator.parts import Context, IntArray
+from f2a2_sim.simulator.parts import IntArray, Setting, Worker
 from f2a2_sim.simulator.presence import Presence
 
 _NOBODY: IntArray = np.empty(0, dtype=np.int64)
@@ -20,10 +19,10 @@ _NOBODY: IntArray = np.empty(0, dtype=np.int64)
 class Exchange:
     """Messages from their sending to their use, and the waits for them."""
 
-    def __init__(self, context: Context, presence: Presence, computing: Computing) -> None:
+    def __init__(self, context: Setting, presence: Presence, computing: Worker) -> None:
         self._agenda = context.agenda
-        self._carrier = context.parts.carrier
-        self._population = context.parts.population
+        self._carrier = context.carrier
+        self._population = context.population
         self._recorder = context.recorder
         self._stopwatch = context.stopwatch
         self._presence = presence
@@ -76,7 +75,7 @@ class Exchange:
         with self._stopwatch.part("network"):
             if number > self._highest_round:
                 self._highest_round = number
-                carrier.redraw()
+                carrier.redraw(number)
             neighbours = carrier.out_neighbours(agent)
             in_flight = carrier.versions_in_flight() if fleet.consensus.is_full else _NOBODY
         with self._stopwatch.part("consensus"):
@@ -136,7 +135,7 @@ class Exchange:
         fleet, row = self._population.fleet_of(agent)
         assert fleet.consensus is not None
         with self._stopwatch.part("consensus"):
-            neighbours = self._population.rows_in(fleet, self._carrier.in_neighbours(agent))
+            neighbours = self._population.senders_in(fleet, self._carrier.in_neighbours(agent))
             ages = fleet.consensus.combine(row, self._agenda.now_s, int(self.round[agent]), neighbours)
         self._recorder.ages(ages)
         self._in_round[agent] = False
@@ -173,9 +172,9 @@ class Exchange:
         presence = self._presence
         senders = self._carrier.in_neighbours(agent)
         senders = senders[presence.powered[senders] & ~presence.silent[senders]]
-        rows = self._population.rows_in(fleet, senders)
-        if fleet.consensus.has_round(row, rows, int(self.round[agent])):
-            self._end_wait(agent, len(rows))
+        senders = self._population.senders_in(fleet, senders)
+        if fleet.consensus.has_round(row, senders, int(self.round[agent])):
+            self._end_wait(agent, len(senders))
 
     def _end_wait(self, agent: int, copies: int) -> None:
         since_s = self._waiting_since_s.pop(agent)

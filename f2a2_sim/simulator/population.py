@@ -38,6 +38,7 @@ class Fleet:
     """Agents ``ids`` (rows in that order), their learner, and their consensus unless the scheme is none.
 
     ``start``: parameters ``[P]`` that they all begin with; None = random weights by the learner's seeds.
+    ``members``: all agents of that shape, of whom ``ids`` may be those that live in this process; None = ids.
     """
 
     ids: IntArray
@@ -46,6 +47,12 @@ class Fleet:
     act_work: Work
     update_work: Work
     start: Tensor | None = None
+    members: IntArray | None = None
+
+    @property
+    def everybody(self) -> IntArray:
+        """All agents that can average with these, in the order in which senders are numbered."""
+        return self.ids if self.members is None else self.members
 
     def begin(self, rows: IntArray) -> None:
         """Give rows that have just been reset the parameters to start from."""
@@ -54,7 +61,10 @@ class Fleet:
 
 
 class Population:
-    """Agents by number; ``rows`` inside, agents outside."""
+    """Agents by number; ``rows`` inside, agents outside.
+
+    ``initial_seeds`` are those of all agents of the run, also where only some of them live in this process.
+    """
 
     def __init__(
         self,
@@ -66,15 +76,18 @@ class Population:
     ) -> None:
         self.fleets = fleets
         self.rollouts = rollouts
-        self.n_agents = sum(len(fleet.ids) for fleet in fleets)
+        self.n_agents = len(initial_seeds)
+        self._all_here = len(fleets) == 1 and len(fleets[0].ids) == self.n_agents
         self._initial_seeds = initial_seeds
         self._exploration = streams.family("exploration")
         self._replay = streams.family("replay")
-        self._fleet_of = np.empty(self.n_agents, dtype=np.int64)
-        self._row_of = np.empty(self.n_agents, dtype=np.int64)
+        self._fleet_of = np.full(self.n_agents, -1, dtype=np.int64)
+        self._row_of = np.full(self.n_agents, -1, dtype=np.int64)
+        self._sender_of = np.full(self.n_agents, -1, dtype=np.int64)
         for index, fleet in enumerate(fleets):
-            self._fleet_of[fleet.ids] = index
+            self._fleet_of[fleet.everybody] = index
             self._row_of[fleet.ids] = np.arange(len(fleet.ids))
+            self._sender_of[fleet.everybody] = np.arange(len(fleet.everybody))
         self._knowledge = Knowledge(self.n_agents) if informed_by_network else None
         self._postponed: tuple[Any, ...] | None = None  # a transition, until messages about it may have come
         self._joint = bool(getattr(fleets[0].learner, "joint_information", False))
@@ -97,10 +110,10 @@ class Population:
     def fleet_of(self, agent: int) -> tuple[Fleet, int]:
         return self.fleets[int(self._fleet_of[agent])], int(self._row_of[agent])
 
-    def rows_in(self, fleet: Fleet, agents: IntArray) -> IntArray:
-        """Rows of those of ``agents`` that belong to ``fleet``."""
-        rows: IntArray = self._row_of[agents[self._fleet_of[agents] == self._fleet_of[fleet.ids[0]]]]
-        return rows
+    def senders_in(self, fleet: Fleet, agents: IntArray) -> IntArray:
+        """Those of ``agents`` that can average with ``fleet``, as its consensus numbers its senders."""
+        senders: IntArray = self._sender_of[agents[self._fleet_of[agents] == self._fleet_of[fleet.ids[0]]]]
+        return senders
 
     def observe(self, observations: Observations) -> None:
         """Hand every agent what it sees now."""
@@ -110,7 +123,7 @@ class Population:
             self._observations = [padded_observations(observations, self.rollouts)]
         elif isinstance(observations, list):
             self._observations = [np.stack([observations[i] for i in f.ids.tolist()]) for f in self.fleets]
-        elif len(self.fleets) == 1:
+        elif self._all_here:
             self._observations = [observations.copy()]
         else:
             self._observations = [observations[fleet.ids] for fleet in self.fleets]
@@ -235,14 +248,14 @@ class Population:
             kept = np.flatnonzero(~told)
             rounds[kept] = self.deliver(receivers[kept], senders[kept], versions[kept], sent_s[kept])
             return rounds
-        if len(self.fleets) == 1:  # their numbers are its rows
+        if self._all_here:  # their numbers are its rows
             consensus = self.fleets[0].consensus
             return rounds if consensus is None else consensus.deliver(receivers, senders, versions, sent_s)
         for fleet, _, positions in self.split(receivers):
             own = positions[self._fleet_of[senders[positions]] == self._fleet_of[fleet.ids[0]]]
             if fleet.consensus is not None:
                 rounds[own] = fleet.consensus.deliver(
-                    self._row_of[receivers[own]], self._row_of[senders[own]], versions[own], sent_s[own]
+                    self._row_of[receivers[own]], self._sender_of[senders[own]], versions[own], sent_s[own]
                 )
         return rounds
 

@@ -49,8 +49,8 @@ class Simulation:
         self.presence = Presence(parts.availability.initially_on())
         self.batteries = Batteries(context, self.presence)
         self.computing = Computing(context, self.batteries)
-        self.exchange = Exchange(context, self.presence, self.computing)
-        self.training = Training(context, self.computing, self.exchange)
+        self.exchange = Exchange(context.setting, self.presence, self.computing)
+        self.training = Training(context.setting, self.computing, self.exchange)
         self.switching = Switching(
             context, self.presence, self.batteries, self.computing, self.exchange, self.training
         )

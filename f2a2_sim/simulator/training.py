@@ -7,18 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from f2a2_sim.simulator.computing import Computing
 from f2a2_sim.simulator.exchange import Exchange
-from f2a2_sim.simulator.parts import Context, IntArray
+from f2a2_sim.simulator.parts import IntArray, Setting, Worker
 
 
 class Training:
     """Each agent's turn to update, and its turn to exchange."""
 
-    def __init__(self, context: Context, computing: Computing, exchange: Exchange) -> None:
+    def __init__(self, context: Setting, computing: Worker, exchange: Exchange) -> None:
         n = context.n_agents
-        self._population = context.parts.population
-        self._intervals = context.parts.streams.family("interval")
+        self._population = context.population
+        self._intervals = context.streams.family("interval")
         self._computing = computing
         self._exchange = exchange
         self._every_steps = context.scenario.learner.update_every_steps

@@ -101,7 +101,7 @@ def test_every_message_ends_in_exactly_one_way(operations: list[Any], seed: int)
         elif what == "off":
             c.sender_off(now, agents)
         elif what == "redraw":
-            c.redraw()
+            c.redraw(int(mask))
         else:
             online = np.array([bool(mask >> agent & 1) for agent in range(n)])
         assert c.counts.missing() == 0
@@ -366,7 +366,7 @@ def play(c: SimulatedCarrier, begin: int, end: int) -> list[Any]:
         online[rng.integers(c.n_agents)] ^= True
         seen += [*everything(c.drain(now, online)), np.array(c.next_arrival_s())]
         if k % 5 == 0:
-            c.redraw()
+            c.redraw(k + 1)
         if k % 7 == 0:
             seen.append(np.array(c.sender_off(now, senders[:2])))
     seen += [*list(c.link_table().values()), np.array(list(c.counts.as_dict().values()))]
@@ -442,8 +442,8 @@ def test_ten_thousand_agents_of_degree_eight() -> None:
 
 def test_neighbours_agree_with_each_other() -> None:
     c = carrier(20, RingPlusRandomTopology(share=0.2))
-    for _ in range(3):
+    for number in range(1, 4):
         pairs = {(s, int(r)) for s in range(20) for r in c.out_neighbours(s)}
         assert pairs == {(int(s), r) for r in range(20) for s in c.in_neighbours(r)}
         assert pairs == set(c.graph.to_networkx().edges())
-        c.redraw()
+        c.redraw(number)

@@ -88,7 +88,7 @@ def test_redraw_changes_the_random_edges_only_when_asked() -> None:
     for redraw, changes in (("every_round", True), ("never", False)):
         c = carrier(40, RingPlusRandomTopology(share=0.1, redraw=redraw))
         first = edges(c.graph)
-        c.redraw()
+        c.redraw(1)
         assert (edges(c.graph) != first) == changes
         assert len(edges(c.graph)) == len(first)
 
@@ -96,7 +96,7 @@ def test_redraw_changes_the_random_edges_only_when_asked() -> None:
 def test_messages_cross_a_link_that_a_redraw_has_removed_meanwhile() -> None:
     c = carrier(40, RingPlusRandomTopology(share=0.1))
     sends = send(c, 0.0, range(40))
-    c.redraw()
+    c.redraw(1)
     assert len(drain(c)) == len(sends.sender)
     table = c.link_table()
     now = set(

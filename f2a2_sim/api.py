@@ -105,7 +105,7 @@ def resume(
 
 def run_identity(scenario: Scenario) -> str:
     """A fingerprint of everything that a run's results depend on; two runs with one fingerprint are equal."""
-    fields = scenario.model_dump(mode="json", exclude={"duration", "checkpoint"})
+    fields = scenario.model_dump(mode="json", exclude={"duration", "checkpoint", "deployment"})
     return hashlib.sha256(repr(sorted(_flatten(fields))).encode()).hexdigest()[:32]
 
 

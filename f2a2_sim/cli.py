@@ -13,13 +13,21 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from f2a2_sim import __version__
+from f2a2_sim.cli_common import (
+    Overrides,
+    QuietOption,
+    ScenarioName,
+    checked,
+    complain,
+    end_if_interrupted,
+)
+from f2a2_sim.cli_deployment import add_commands
 from f2a2_sim.errors import F2A2Error
 from f2a2_sim.interruption import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from f2a2_sim.api import RunResult
     from f2a2_sim.baseline_run.session import BaselineResult
-    from f2a2_sim.scenario.schema import Scenario
 
 EXIT_FAILED = 1
 
@@ -61,17 +69,17 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except F2A2Error as error:
-            _complain(str(error))
+            complain(str(error))
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
-            _complain("interrupted")
+            complain("interrupted")
             raise typer.Exit(EXIT_INTERRUPTED) from error
         except BrokenPipeError as error:
             raise typer.Exit(EXIT_FAILED) from error
         except Exception as error:
             if ctx.params.get("debug") or _is_of_typer(error):
                 raise
-            _complain(f"internal error: {type(error).__name__}: {error}\n{_where_logged()}")
+            complain(f"internal error: {type(error).__name__}: {error}\n{_where_logged()}")
             raise typer.Exit(EXIT_FAILED) from error
 
 
@@ -86,18 +94,6 @@ app = typer.Typer(
     context_settings=_HELP_OPTIONS,
 )
 
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="KEY=VALUE",
-        help="Keys of the scenario to change, dotted: world.agents=64 devices.fleet.0.share=0.5 "
-        "consensus.scheme=gossip",
-        show_default=False,
-    ),
-]
-ScenarioName = Annotated[
-    str, typer.Argument(metavar="SCENARIO", help="A YAML file, or a name that `f2a2-sim scenarios` lists.")
-]
 RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
 DeviceOption = Annotated[
     ComputeDevice, typer.Option("--device", help="Where the learners' arithmetic is done.")
@@ -114,7 +110,6 @@ Checkpoint = Annotated[
     int | None,
     typer.Option("--checkpoint", min=1, help="Number of a checkpoint that is kept; default the newest."),
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")]
 
 
 def _show_version(wanted: bool) -> None:
@@ -162,7 +157,7 @@ def run(
     from f2a2_sim import api
 
     given = [*(overrides or []), *([] if seed is None else [f"seed={seed}"])]
-    loaded = _checked(scenario, given, must_fit_here=device is ComputeDevice.cpu)
+    loaded = checked(scenario, given, must_fit_here=device is ComputeDevice.cpu)
     _finish(api.run(loaded, out=out, device=device.value, threads=threads, progress=not quiet))
 
 
@@ -244,7 +239,7 @@ def sweep(
     sweeps.check(scenario, points)
     page = sweeps.run_sweep(scenario, points, folder, jobs, threads, quiet)
     if page is None:
-        _complain(f"interrupted; go on by giving the same command again. Runs so far: {folder}")
+        complain(f"interrupted; go on by giving the same command again. Runs so far: {folder}")
         raise typer.Exit(EXIT_INTERRUPTED)
     typer.echo(f"Runs:   {folder}\nReport: {page}")
 
@@ -305,7 +300,7 @@ def validate(scenario: ScenarioName, overrides: Overrides = None) -> None:
 
     Lists every problem with its line; ends with status 2 if there is one.
     """
-    loaded = _checked(scenario, overrides or [])
+    loaded = checked(scenario, overrides or [])
     typer.echo(f"{scenario}: a valid scenario ({loaded.name}, seed {loaded.seed})")
 
 
@@ -402,48 +397,27 @@ def train_opponent(context: typer.Context) -> None:
     command(args=context.args, prog_name="f2a2-sim train-opponent", standalone_mode=False)
 
 
+add_commands(app)
+
+
 def main() -> None:
     """Entry point of the installed command."""
     app(prog_name="f2a2-sim")
 
 
-def _checked(path_or_name: str, overrides: list[str], must_fit_here: bool = False) -> Scenario:
-    """The scenario, loaded and found feasible (with ``must_fit_here`` also in this machine's memory)."""
-    import psutil
-
-    from f2a2_sim.scenario.check import check_scenario
-    from f2a2_sim.scenario.load import load_with_source
-
-    scenario, source = load_with_source(path_or_name, overrides)
-    check_scenario(scenario, source, psutil.virtual_memory().total if must_fit_here else None)
-    return scenario
-
-
 def _finish(result: RunResult) -> None:
     """Say where the results are; an interrupted run ends with its own status."""
-    _end_if_interrupted(result.status, result.folder)
+    end_if_interrupted(result.status, result.folder)
     typer.echo(f"Run folder: {result.folder}\nReport:     {result.folder / 'report.html'}")
 
 
 def _finish_baseline(result: BaselineResult) -> None:
     """Say where the results are, and what was reached."""
     summary = result.summary
-    _end_if_interrupted(summary.status, result.folder)
+    end_if_interrupted(summary.status, result.folder)
     typer.echo(
         f"Folder: {result.folder}\nReturn per agent, mean of the last {summary.last_episodes:,} episodes:"
         f" {summary.return_mean_per_agent:.2f}"
-    )
-
-
-def _end_if_interrupted(status: str, folder: Path) -> None:
-    if status == "interrupted":
-        _complain(f"interrupted; a checkpoint was written. Go on with: f2a2-sim resume {folder}")
-        raise typer.Exit(EXIT_INTERRUPTED)
-
-
-def _complain(message: str) -> None:
-    Console(stderr=True).print(
-        f"f2a2-sim: {message}", style="red", markup=False, highlight=False, soft_wrap=True
     )
 
 
@@ -460,3 +434,7 @@ def _where_logged() -> str:
     except OSError:
         return "run again with `f2a2-sim --debug ...` to see the traceback"
     return f"the traceback is in {log.name}; please report it"
+
+
+if __name__ == "__main__":
+    main()

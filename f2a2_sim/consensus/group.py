@@ -54,6 +54,7 @@ class ConsensusGroup:
         self._mailbox = Mailbox(count, senders, synchronous=config.wait == "neighbours")
         self._published = np.full(count, -1, dtype=np.int64)
         self._pending: dict[int, Combination] = {}
+        self._admitted: list[int] = []
         self.message_bytes = HEADER_BYTES + width * (torch.finfo(dtype).bits // 8)
 
     @property
@@ -96,11 +97,15 @@ class ConsensusGroup:
         return row, float(self._pool.number_of(only)[0]), int(self._pool.round_of(only)[0])
 
     def admit(self, values: Tensor, number: float, round_number: int) -> int:
-        """Keep what came in a message from elsewhere; returns the version to deliver it by."""
+        """Keep what came in a message from elsewhere; returns the version to deliver it by.
+
+        It is kept until something is delivered, and then if a mailbox holds it.
+        """
         if self._pool.free_rows == 0:
-            self.collect(np.empty(0, dtype=np.int64))
-        version = self._pool.add([values], np.array([number]), np.array([round_number]))
-        return int(version[0])
+            self.collect(np.array(self._admitted, dtype=np.int64))
+        version = int(self._pool.add([values], np.array([number]), np.array([round_number]))[0])
+        self._admitted.append(version)
+        return version
 
     def deliver(
         self, receivers: IntArray, senders: IntArray, versions: IntArray, sent_s: FloatArray
@@ -108,6 +113,7 @@ class ConsensusGroup:
         """Put arrived messages into their receivers' mailboxes; returns the round of each."""
         rounds = self._pool.round_of(versions)
         self._mailbox.put(receivers, senders, versions, sent_s, rounds)
+        self._admitted = []
         return rounds
 
     def has_round(self, agent: int, senders: IntArray, round_number: int) -> bool:

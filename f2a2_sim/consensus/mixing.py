@@ -69,8 +69,10 @@ def shared_often(rows: Sequence[IntArray]) -> bool:
 
     Never of a few sums: it saves little there, and rounds otherwise than an agent that adds up its own alone.
     """
+    if len(rows) < _LEAST_DENSE:
+        return False
     pairs = sum(len(r) for r in rows)
-    return len(rows) >= _LEAST_DENSE and pairs > (3.0 + 0.04 * len(rows)) * np.unique(np.concatenate(rows)).size
+    return pairs > (3.0 + 0.04 * len(rows)) * np.unique(np.concatenate(rows)).size
 
 
 def _dense(pool: Tensor, rows: Sequence[IntArray], weights: Sequence[FloatArray], out: Tensor) -> None:

@@ -317,6 +317,22 @@ class CheckpointConfig(Section):
     keep: int = Field(2, ge=1, description="Newest checkpoints that are kept.")
 
 
+class DeploymentConfig(Section):
+    """How long real processes wait for each other; the simulator has no use for it."""
+
+    start_timeout_s: float = Field(
+        120.0, gt=0.0, description="Longest wait of the world for all agents to join, in seconds."
+    )
+    lockstep_timeout_s: float = Field(
+        10.0,
+        gt=0.0,
+        description="Longest wait of a lockstep world for an action; then the default action is played.",
+    )
+    lost_after_s: float = Field(
+        10.0, gt=0.0, description="An agent of which nothing has come for so long counts as absent."
+    )
+
+
 class Scenario(Section):
     """A whole run: world, learners, devices, network and duration."""
 
@@ -344,6 +360,9 @@ class Scenario(Section):
     record: RecordConfig = Field(default_factory=RecordConfig, description="What the run writes down.")
     checkpoint: CheckpointConfig = Field(
         default_factory=CheckpointConfig, description="When the run is saved."
+    )
+    deployment: DeploymentConfig = Field(
+        default_factory=DeploymentConfig, description="Time limits of real processes."
     )
 
     @model_validator(mode="after")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from devices.availability import AvailabilityModel
-from devices.compute import ComputeModel
+from devices.compute import ComputeModel, Work
 from devices.energy import PowerModel
 from devices.unit import ComputeUnits
 from f2a2_sim.consensus.group import ConsensusGroup
@@ -25,10 +26,23 @@ from f2a2_sim.scenario.schema import Scenario
 from f2a2_sim.simulator.checkpoint import find_checkpoint, read_policies
 from f2a2_sim.simulator.parts import Parts
 from f2a2_sim.simulator.population import Fleet, Population
-from f2a2_sim.worlds.base import World
+from f2a2_sim.worlds.base import AgentSpec, World
 from f2a2_sim.worlds.factory import make_world
 from network.carrier import SimulatedCarrier
+from network.protocol import Carrier
 from network.topology import is_redrawn
+
+_UNCOUNTED = Work(0.0, 0.0, 0)  # of agents that live here: what they take is measured
+
+
+class Seats(Protocol):
+    """Who plays in a world: all that the agents' side has to know of it."""
+
+    @property
+    def agents(self) -> Sequence[AgentSpec]: ...
+
+    @property
+    def rollouts(self) -> int: ...
 
 
 def build_world(scenario: Scenario) -> World:
@@ -88,13 +102,17 @@ def build(scenario: Scenario, device: torch.device, resuming: bool = False) -> P
 
 def build_population(
     scenario: Scenario,
-    world: World,
-    carrier: SimulatedCarrier,
+    world: Seats,
+    carrier: Carrier,
     streams: Streams,
     device: torch.device,
     resuming: bool = False,
+    here: NDArray[np.int64] | None = None,
 ) -> Population:
-    """The agents of a run, those of equal shape in one fleet."""
+    """The agents of a run, those of equal shape in one fleet; ``here``: those that live in this process.
+
+    Learners with joint critics hold everybody's policy, so their fleet is whole wherever its agents live.
+    """
     specs = list(world.agents)
     n = len(specs)
     if scenario.consensus.common_init:
@@ -104,16 +122,22 @@ def build_population(
     fixed_graph = not is_redrawn(scenario.network.topology)
     degrees = np.array([len(carrier.out_neighbours(agent)) for agent in range(n)])
     fleets = []
-    for ids in fleets_of(scenario, world):
+    for members in fleets_of(scenario, world):
+        ids = members
+        if here is not None and not joint_information(scenario.learner.name):
+            ids = np.intersect1d(members, here)
+        if ids.size == 0:
+            continue
         own_seeds = [seeds[agent] for agent in ids.tolist()]
         learner = make_fleet(scenario.learner, fleet_setup(scenario, world, ids, own_seeds, device))
         consensus = None
         if scenario.consensus.scheme != "none":
-            consensus = ConsensusGroup(scenario.consensus, learner, degrees[ids], fixed_graph)
+            consensus = ConsensusGroup(scenario.consensus, learner, degrees[ids], fixed_graph, len(members))
         if isinstance(learner, JointFleet) and learner.moa is not None and not resuming:
             moa = learner.moa.config
             learner.gather(*random_trajectories(scenario, moa.trajectories, moa.trajectory_steps, streams))
-        fleets.append(Fleet(ids, learner, consensus, learner.act_work(), learner.update_work()))
+        works = (_UNCOUNTED, _UNCOUNTED) if here is not None else (learner.act_work(), learner.update_work())
+        fleets.append(Fleet(ids, learner, consensus, *works, members=members))
     by_network = scenario.learner.information == "network"
     return Population(fleets, seeds, streams, world.rollouts, by_network)
 
@@ -146,7 +170,7 @@ def random_trajectories(
     return np.ascontiguousarray(flat[0][:count]), np.ascontiguousarray(flat[1][:count])
 
 
-def fleets_of(scenario: Scenario, world: World) -> list[NDArray[np.int64]]:
+def fleets_of(scenario: Scenario, world: Seats) -> list[NDArray[np.int64]]:
     """Agents by fleet: those with networks of equal shape, or all where the learner sees all.
 
     Raises UsageError if agents that learn together have different numbers of actions.
@@ -185,7 +209,7 @@ def starting_parameters(run_dir: str, sizes: Sequence[int]) -> list[torch.Tensor
 
 def fleet_setup(
     scenario: Scenario,
-    world: World,
+    world: Seats,
     ids: NDArray[np.int64],
     seeds: Sequence[int],
     device: torch.device | None = None,

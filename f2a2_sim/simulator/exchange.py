@@ -29,6 +29,7 @@ class Exchange:
         self._computing = computing
         self._waits = context.scenario.consensus.wait == "neighbours"
         self._wait_timeout_s = context.scenario.consensus.wait_timeout_s
+        self._ahead = 1 if context.scenario.world.mode == "lockstep" else 0
         self._recorded_agents = context.scenario.record.timeline_agents
         self._mix_works: dict[tuple[int, int], Work] = {}
         self.round = np.zeros(context.n_agents, dtype=np.int64)
@@ -53,11 +54,11 @@ class Exchange:
 
         Rounds are counted in own updates, and a device that was off has made fewer. If it did not join its
         neighbours' round it would stay out of step for good: they would wait for it in vain, and it would
-        average nobody's copies.
+        average nobody's copies. In lockstep all make as many updates, some a little later than others: there
+        a copy of the very next round says nothing.
         """
-        return bool(
-            self._waits and self._heard_round[agent] > self.round[agent] and not self._in_round[agent]
-        )
+        known = self.round[agent] + self._ahead
+        return bool(self._waits and self._heard_round[agent] > known and not self._in_round[agent])
 
     def waits(self, agent: int) -> bool:
         """Whether the agent has sent its copy and still waits for its neighbours'."""
@@ -90,7 +91,7 @@ class Exchange:
         if self._wait_timeout_s is not None:
             self._agenda.at(now_s + self._wait_timeout_s, "wait_timeout", agent, number)
         self.drain()
-        self._release_if_complete(agent)
+        self._recheck([agent])  # the draining may have ended the wait already
         self._schedule_mail()
 
     def _broadcast(self, agent: int, versions: IntArray, size_bytes: int) -> None:
@@ -201,6 +202,15 @@ class Exchange:
         self._next_mail_s = math.inf
         self.drain()
         self._schedule_mail()
+
+    def wait_anew(self) -> None:
+        """After a process has come back: who waited for neighbours begins to wait now."""
+        now_s = self._agenda.now_s
+        for agent in list(self._waiting_since_s):
+            self._waiting_since_s[agent] = now_s
+            if self._wait_timeout_s is not None:
+                number = int(self.round[agent])
+                self._agenda.at(now_s + self._wait_timeout_s, "wait_timeout", agent, number)
 
     def _on_wait_timeout(self, agent: int, number: int) -> None:
         if agent in self._waiting_since_s and int(self.round[agent]) == number:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,17 @@ _SHARED_WITH_EPISODES = (
     "win",
     "disagreement",
 )
+
+
+def episode_row(row: Mapping[str, Any], returns: FloatArray, steps: int) -> dict[str, Any]:
+    """The columns of ``tables.EPISODES`` for an episode that ends with this row of metrics."""
+    return {
+        **{name: row[name] for name in _SHARED_WITH_EPISODES},
+        "return_std": float(returns.std()),
+        "return_min": float(returns.min()),
+        "return_max": float(returns.max()),
+        "steps": steps,
+    }
 
 
 class Measures:
@@ -56,13 +68,7 @@ class Measures:
         recorder.row(**row)
         self._computing.forget_statistics()
         if episode_end:
-            recorder.episode(
-                **{name: row[name] for name in _SHARED_WITH_EPISODES},
-                return_std=float(returns.std()),
-                return_min=float(returns.min()),
-                return_max=float(returns.max()),
-                steps=self._episodes.steps,
-            )
+            recorder.episode(**episode_row(row, returns, self._episodes.steps))
 
     def metrics(self, episode_end: bool = False) -> dict[str, Any]:
         """The present values of the columns of ``metrics.parquet``."""

@@ -8,7 +8,7 @@ so consensus messages between fleets are not used.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +91,7 @@ class Population:
         self._knowledge = Knowledge(self.n_agents) if informed_by_network else None
         self._postponed: tuple[Any, ...] | None = None  # a transition, until messages about it may have come
         self._joint = bool(getattr(fleets[0].learner, "joint_information", False))
+        self._when_remembered: Callable[[tuple[Any, ...]], None] | None = None
         self._observations: list[NDArray[np.float32]] = []
         self._acted_on = [np.zeros((len(f.ids), 0), dtype=np.float32) for f in fleets]
         self._logits = [np.zeros((len(f.ids), 0), dtype=np.float32) for f in fleets]
@@ -172,7 +173,8 @@ class Population:
         for fleet, rows, positions in self.split(agents):
             index = int(self._fleet_of[fleet.ids[0]])
             own = agents[positions]
-            fleet.learner.remember(
+            self._give(
+                fleet,
                 rows,
                 self._acted_on[index][rows],
                 self.actions[own],
@@ -182,13 +184,22 @@ class Population:
                 terminal[own],
             )
 
+    def when_remembered(self, keep: Callable[[tuple[Any, ...]], None]) -> None:
+        """Whom to show everything that a learner is given to remember: the arguments of its `remember`."""
+        self._when_remembered = keep
+
+    def _give(self, fleet: Fleet, *arguments: Any) -> None:
+        fleet.learner.remember(*arguments)
+        if self._when_remembered is not None:
+            self._when_remembered(arguments)
+
     def _remember_jointly(self, agents: IntArray, *transition: Any) -> None:
         """At once, or, where the others' steps come by message, when the next one is complete."""
         if self._knowledge is not None:
             self._remember_postponed()
             self._postponed = (agents, *transition)
         elif agents.size:
-            self.fleets[0].learner.remember(agents, *transition)
+            self._give(self.fleets[0], agents, *transition)
 
     def _remember_postponed(self) -> None:
         if self._postponed is not None:

@@ -86,6 +86,10 @@ class Training:
         else:
             self.catch_up(agent)
 
+    def owes(self, agent: int) -> bool:
+        """Whether an update came due while the agent waited for its neighbours, and waits for that."""
+        return bool(self._owed[agent])
+
     def forget(self, agent: int) -> None:
         """A crash: no update is under way or owed."""
         self._updating[agent] = False

@@ -1,0 +1,103 @@
+"""The work of an agent on the processor that it runs on: the same requests as of a modelled device."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from devices.compute import Work
+from f2a2_sim.simulator.parts import IntArray
+from f2a2_sim.simulator.population import STATISTICS, Population
+
+
+class Labour:
+    """What has been asked for and not been done; acting comes before averaging, and that before updates."""
+
+    def __init__(self, population: Population) -> None:
+        self._population = population
+        self._acts: list[tuple[IntArray, int]] = []
+        self._mixes: list[int] = []
+        self._updates: list[int] = []
+        self._statistics = dict.fromkeys(STATISTICS, 0.0)
+        self._count = 0
+        self.busy_s = {"act": 0.0, "learn": 0.0, "mix": 0.0}
+        """Seconds spent so far."""
+        self.update_s: list[float] = []
+        """Seconds of each update since they were last taken."""
+
+    def when_done(
+        self, act: Callable[[int, int], None], update: Callable[[int], None], mix: Callable[[int], None]
+    ) -> None:
+        """Who is told of finished work: of an action (agent, step), an update, a consensus step (agent)."""
+        self._act_done, self._update_done, self._mix_done = act, update, mix
+
+    def request_actions(self, agents: IntArray, step: int) -> None:
+        self._acts.append((agents, step))
+
+    def request_updates(self, agents: IntArray) -> None:
+        self._updates.extend(agents.tolist())
+
+    def request_mix(self, agent: int, work: Work) -> None:
+        self._mixes.append(agent)
+
+    def act(self) -> None:
+        """Choose the actions that have been asked for."""
+        while self._acts:
+            agents, step = self._acts.pop(0)
+            self._act(agents)
+            for agent in agents.tolist():
+                self._act_done(agent, step)
+
+    def work_off(self) -> None:
+        """Do all that has been asked for, and what follows from it."""
+        while True:
+            self.act()
+            if self._mixes:
+                agent = self._mixes.pop(0)
+                began = time.perf_counter()
+                self._mix_done(agent)
+                self.busy_s["mix"] += time.perf_counter() - began
+            elif self._updates:
+                agents = np.array(sorted(self._updates))
+                self._updates = []
+                self._update(agents)
+                for agent in agents.tolist():
+                    self._update_done(agent)
+            else:
+                return
+
+    def _act(self, agents: IntArray) -> None:
+        began = time.perf_counter()
+        self._population.settle_before_reading()
+        self._population.act(agents)
+        self.busy_s["act"] += time.perf_counter() - began
+
+    def _update(self, agents: IntArray) -> None:
+        began = time.perf_counter()
+        self._population.settle()
+        settled = time.perf_counter()
+        sums = self._population.update(agents)
+        ended = time.perf_counter()
+        self.busy_s["mix"] += settled - began
+        self.busy_s["learn"] += ended - settled
+        self.update_s.append(ended - settled)
+        for name, value in sums.items():
+            self._statistics[name] += value
+        self._count += len(agents)
+
+    def take_statistics(self) -> tuple[dict[str, float], int, list[float]]:
+        """Sums over the updates since this was last called, how many there were, and how long each took."""
+        taken = self._statistics, self._count, self.update_s
+        self._statistics, self._count, self.update_s = dict.fromkeys(STATISTICS, 0.0), 0, []
+        return taken
+
+
+def mean_of(sums: list[tuple[dict[str, float], int]]) -> dict[str, float]:
+    """Means of many agents' statistics; NaN where there were no updates."""
+    count = sum(n for _, n in sums)
+    return {
+        name: (sum(s[name] for s, n in sums if n) / count if count else math.nan) for name in STATISTICS
+    }

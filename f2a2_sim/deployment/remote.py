@@ -1,0 +1,56 @@
+"""What an agent's process knows of the world, and the population of one that lives in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from f2a2_sim.consensus.group import ConsensusGroup
+from f2a2_sim.worlds.base import AgentSpec
+from network.wire import Message
+
+
+@dataclass(frozen=True)
+class RemoteWorld:
+    """The sizes of a world that lives in another process."""
+
+    agents: Sequence[AgentSpec]
+    rollouts: int
+
+
+class CopyCargo:
+    """Copies of an agent's shared parameters as messages, and back (`network.zmq_carrier.Cargo`)."""
+
+    def __init__(self, group: ConsensusGroup) -> None:
+        self._group = group
+        rows = group.pool.rows
+        self._width = rows.shape[1]
+        self._dtype = np.dtype(str(rows.dtype).removeprefix("torch."))
+
+    def pack(self, version: int) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]:
+        """The numbers are copied: the message may leave after the row has been used anew."""
+        row, number, round_number = self._group.content(version)
+        return {"number": number, "round": round_number}, {"parameters": row.cpu().numpy().copy()}
+
+    def unpack(self, message: Message) -> int | None:
+        """None for anything but finite parameters of the right length, with a number and a round."""
+        values, fields = message.tensors.get("parameters"), message.fields
+        number, round_number = fields.get("number"), fields.get("round")
+        if (
+            values is None
+            or values.shape != (self._width,)
+            or values.dtype != self._dtype
+            or not isinstance(number, float)
+            or not isinstance(round_number, int)
+            or not 0 <= round_number < 2**31
+            or not np.isfinite(number)
+            or not np.isfinite(values).all()
+        ):
+            return None
+        copy = torch.from_numpy(np.array(values))
+        return self._group.admit(copy, number, round_number)

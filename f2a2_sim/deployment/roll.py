@@ -1,0 +1,79 @@
+"""Who takes part in a deployed run, and what each agent has reported."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from f2a2_sim.deployment.labour import mean_of
+from f2a2_sim.deployment.messages import Report
+from f2a2_sim.deployment.sketch import SUMS, mean_distance
+from f2a2_sim.results.recorder import Recorder
+from f2a2_sim.simulator.population import STATISTICS
+from network.messages import MessageCounts
+
+_FATES = ("sent", "delivered", "lost", "queue_dropped", "expired", "bytes_sent")
+
+
+class Roll:
+    """Every agent's endpoint, presence and newest report; agents are numbered 0 .. n-1."""
+
+    def __init__(self, n_agents: int) -> None:
+        self.n_agents = n_agents
+        self.endpoints: dict[int, str] = {}
+        self.ready: set[int] = set()
+        self.absent = np.ones(n_agents, dtype=np.bool_)
+        """Who has not been heard of in time: the world does not wait for them."""
+        self.heard_s = np.full(n_agents, -np.inf)
+        self.off_s = np.zeros(n_agents)
+        self.reports: dict[int, Report] = {}
+        self.sketches = np.full((n_agents, SUMS), math.nan)
+        self.parameters: dict[int, NDArray[Any]] = {}
+        self.links: dict[int, dict[str, list[float]]] = {}
+        self._sums: list[tuple[dict[str, float], int]] = []
+        self.update_s: list[float] = []
+
+    @property
+    def missing(self) -> list[int]:
+        """Who has never been heard of."""
+        return [agent for agent in range(self.n_agents) if agent not in self.endpoints]
+
+    def note(self, agent: int, report: Report, sketch: NDArray[Any] | None, recorder: Recorder) -> None:
+        """Take an agent's report."""
+        self.reports[agent] = report
+        if sketch is not None and sketch.shape == (SUMS,):
+            self.sketches[agent] = sketch
+        self._sums.append((report.statistics, report.statistics_count))
+        recorder.ages(np.array(report.ages_s))
+        self.update_s.extend(report.update_s)
+
+    def take_statistics(self) -> dict[str, float]:
+        """Means over the updates reported since this was last called."""
+        sums, self._sums = self._sums, []
+        return mean_of([(_complete(s), n) for s, n in sums])
+
+    def disagreement(self) -> float:
+        """Estimated from sketches; NaN before everybody has sent one."""
+        return math.nan if np.isnan(self.sketches).any() else mean_distance(self.sketches)
+
+    def counts(self) -> MessageCounts:
+        """Sums over all agents; what neither arrived nor is known to be lost is in flight."""
+        totals = {name: sum(r.counts.get(name, 0) for r in self.reports.values()) for name in _FATES}
+        counts = MessageCounts(**totals)
+        counts.in_flight = max(counts.missing(), 0)
+        return counts
+
+    def of_each(self, name: str) -> NDArray[np.float64]:
+        """One figure of every agent's newest report ``[n]``; 0 where there is none."""
+        values = np.zeros(self.n_agents)
+        for agent, report in self.reports.items():
+            values[agent] = getattr(report, name)
+        return values
+
+
+def _complete(sums: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(sums.get(name, math.nan)) for name in STATISTICS}

@@ -21,15 +21,19 @@ import numpy as np
 import torch
 import yaml
 import zmq
+from numpy.typing import NDArray
 
 import f2a2_sim
 from f2a2_sim.deployment import messages as say
 from f2a2_sim.deployment.clock import RunClock, WallAgenda
 from f2a2_sim.deployment.journal import Journal
 from f2a2_sim.deployment.labour import Labour
+from f2a2_sim.deployment.policies import POLICY, Policies
 from f2a2_sim.deployment.remote import CopyCargo, RemoteWorld
 from f2a2_sim.deployment.sketch import sketch
 from f2a2_sim.errors import RunError
+from f2a2_sim.learners.base import joint_information
+from f2a2_sim.learners.joint.base import JointFleet
 from f2a2_sim.randomness import Streams
 from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.results.recorder import Recorder
@@ -39,7 +43,7 @@ from f2a2_sim.scenario.schema import Scenario
 from f2a2_sim.simulator.build import build_population
 from f2a2_sim.simulator.checkpoint import find_checkpoint, list_checkpoints, read_checkpoint, write_checkpoint
 from f2a2_sim.simulator.exchange import Exchange
-from f2a2_sim.simulator.parts import Setting
+from f2a2_sim.simulator.parts import IntArray, Setting
 from f2a2_sim.simulator.presence import Presence
 from f2a2_sim.simulator.stopwatch import Stopwatch
 from f2a2_sim.simulator.training import Training
@@ -55,6 +59,7 @@ _PING_EVERY_S = 1.0
 _LONGEST_POLL_S = 0.2
 _LAST_WORDS_S = 5.0  # for what has been said to the world to leave
 _HELD_AGES = 1024
+_OUTBOX_MESSAGES = 4  # on their way to a slow peer, before the newest waits and older ones are dropped
 
 
 @dataclass(frozen=True)
@@ -188,8 +193,7 @@ class AgentNode:
             [AgentSpec(f"agent_{k}", size, count) for k, (size, count) in enumerate(sizes)], welcome.rollouts
         )
         self._world = world
-        size = (welcome.observation_sizes[self._me],)
-        self._observation_shape = size if world.rollouts == 1 else (world.rollouts, *size)
+        self._joint = joint_information(scenario.learner.name)
         here = np.array([self._me])
         self._population = population = build_population(
             scenario, world, self._carrier, streams, torch.device("cpu"), here=here
@@ -206,9 +210,14 @@ class AgentNode:
         self._labour = Labour(population)
         self._exchange = Exchange(setting, self._presence, self._labour)
         self._training = Training(setting, self._labour, self._exchange)
-        self._labour.when_done(
-            act=self._act_done, update=self._training.update_done, mix=self._exchange.mix_done
-        )
+        self._labour.when_done(act=self._act_done, update=self._update_done, mix=self._exchange.mix_done)
+        self._policies: Policies | None = None
+        if isinstance(fleet.learner, JointFleet) and fleet.learner.moa is None:
+            timeout_s = scenario.deployment.lockstep_timeout_s
+            lockstep = scenario.world.mode == "lockstep"
+            self._policies = Policies(fleet.learner, self._me, timeout_s, lockstep)
+            self._labour.may_update = self._may_update
+        self._carrier.other = self._on_other
         self._exchange.when_mixed(self._training.mixed)
         self._exchange.when_behind(self._training.catch_up)
         self._agenda.handle({"ping": self._on_ping, "checkpoint": self._on_checkpoint})
@@ -256,7 +265,8 @@ class AgentNode:
 
     def _must_finish_round(self) -> bool:
         """In lockstep, an update that is due and waits for the round to end comes before the next step."""
-        return self._scenario.world.mode == "lockstep" and self._training.owes(self._me)
+        lockstep = self._scenario.world.mode == "lockstep"
+        return lockstep and (self._training.owes(self._me) or self._labour.owes)
 
     # ------------------------------------------------------------ the world's messages
 
@@ -296,8 +306,8 @@ class AgentNode:
                 self._endpoints[number] = endpoint
                 if number in self._outboxes:
                     self._outboxes[number].connect(endpoint)
-        for neighbour in self._carrier.out_neighbours(self._me).tolist():
-            self._outbox(neighbour)
+        for peer in self._peers().tolist():
+            self._outbox(peer)
         absent = np.zeros(self._carrier.n_agents, dtype=np.bool_)
         absent[[a for a in roster.absent if 0 <= a < len(absent)]] = True
         left = bool((absent & self._presence.powered).any())
@@ -307,6 +317,7 @@ class AgentNode:
         self._presence.powered[self._me] = True
         if left:
             self._exchange.left()
+        self._tell_policy()
         self._ready = False
 
     def _on_observe(self, message: Message) -> None:
@@ -315,12 +326,10 @@ class AgentNode:
         if told is None:
             return
         population = self._population
-        observation = message.tensors.get("observation")
-        if observation is None or observation.shape != self._observation_shape:
+        observations = self._observations(message)
+        if observations is None:
             return
         self._exchange.hear_steps()
-        observations: Any = [np.zeros(spec.observation_size, dtype=np.float32) for spec in self._world.agents]
-        observations[self._me] = observation
         in_order = told.step == self._last_step + 1
         population.observe(observations)
         if told.episode_step > 0:
@@ -338,19 +347,53 @@ class AgentNode:
         if told.report:
             self._report(told.step)
 
+    def _observations(self, message: Message) -> list[NDArray[np.float32]] | None:
+        """What each agent sees, zeros for those of whom nothing is told; None if it has not their shapes."""
+        specs, rollouts = self._world.agents, self._world.rollouts
+        before = () if rollouts == 1 else (rollouts,)
+        seen = [np.zeros((*before, spec.observation_size), dtype=np.float32) for spec in specs]
+        for agent in range(len(specs)) if self._joint else [self._me]:
+            told = message.tensors.get(f"observation_{agent}")
+            if told is None or told.shape != seen[agent].shape or told.dtype != np.float32:
+                return None
+            seen[agent] = told
+        return seen
+
     def _remember(self, message: Message, told: say.Observe) -> None:
-        n = self._carrier.n_agents
+        """Store what followed from the agent's last action; others' rewards are nothing to it."""
+        n, rollouts = self._carrier.n_agents, self._world.rollouts
+        shape = (n,) if rollouts == 1 else (n, rollouts)
         reward, played = message.tensors.get("reward"), message.tensors.get("played")
-        shape = () if self._world.rollouts == 1 else (self._world.rollouts,)
-        if reward is None or played is None or reward.shape != shape or played.shape != shape:
+        if reward is None or played is None or reward.shape != shape[1:] or played.shape != shape:
             return
-        rewards = np.zeros(n, dtype=np.float32)
+        rewards = np.zeros(shape, dtype=np.float32)
         rewards[self._me] = reward
         terminated = np.zeros(n, dtype=np.bool_)
         terminated[self._me] = told.terminated
-        actions = np.zeros(n, dtype=np.int64)
-        actions[self._me] = played
-        self._population.remember(np.array([self._me]), rewards, terminated, actions)
+        self._population.remember(np.array([self._me]), rewards, terminated, np.array(played))
+
+    def _on_other(self, message: Message) -> None:
+        if message.kind == POLICY and self._policies is not None:
+            self._policies.hear(message)
+
+    def _may_update(self) -> bool:
+        """Whether the others' policies are known as they must be for the next update; then they are used."""
+        assert self._policies is not None
+        updates = int(self._training.updates[self._me])
+        if not self._policies.may_update(updates, self._presence.powered):
+            return False
+        self._policies.install(updates)
+        return True
+
+    def _update_done(self, agent: int) -> None:
+        self._training.update_done(agent)
+        self._tell_policy()
+
+    def _tell_policy(self) -> None:
+        updates = int(self._training.updates[self._me])
+        if self._policies is not None and updates:  # what it was at first follows from the seed
+            fields, tensors = self._policies.own(updates)
+            self._carrier.tell(self._peers(), POLICY, self._agenda.now_s, fields, tensors)
 
     def _on_pong(self, message: Message) -> None:
         told = say.read(say.Pong, message)
@@ -414,8 +457,16 @@ class AgentNode:
     _ready = False
 
     def _links_stand(self) -> bool:
-        neighbours = self._carrier.out_neighbours(self._me).tolist()
-        return all(agent_name(j) in self._connected for j in neighbours)
+        return all(agent_name(j) in self._connected for j in self._peers().tolist())
+
+    def _peers(self) -> IntArray:
+        """Those whom the agent sends something to: its neighbours, or everybody where policies are told."""
+        if self._policies is None:
+            neighbours: IntArray = self._carrier.out_neighbours(self._me)
+            return neighbours
+        everybody = np.arange(self._carrier.n_agents)
+        others: IntArray = everybody[everybody != self._me]
+        return others
 
     def _say(self, kind: str, fields: say.Fields, tensors: Mapping[str, Any] | None = None) -> bool:
         self._sequence += 1
@@ -438,7 +489,7 @@ class AgentNode:
     def _outbox(self, peer: int) -> Outbox:
         if peer not in self._outboxes:
             name = agent_name(peer)
-            box = Outbox(self._context, self._security, name)
+            box = Outbox(self._context, self._security, name, _OUTBOX_MESSAGES)
             self._watches[name] = Watch(box.socket, name)
             if peer in self._endpoints:
                 box.connect(self._endpoints[peer])

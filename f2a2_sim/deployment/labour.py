@@ -27,6 +27,8 @@ class Labour:
         """Seconds spent so far."""
         self.update_s: list[float] = []
         """Seconds of each update since they were last taken."""
+        self.may_update: Callable[[], bool] = lambda: True
+        """Whether updates that have been asked for may be made now."""
 
     def when_done(
         self, act: Callable[[int, int], None], update: Callable[[int], None], mix: Callable[[int], None]
@@ -42,6 +44,11 @@ class Labour:
 
     def request_mix(self, agent: int, work: Work) -> None:
         self._mixes.append(agent)
+
+    @property
+    def owes(self) -> bool:
+        """Whether updates that have been asked for wait until they may be made."""
+        return bool(self._updates)
 
     def act(self) -> None:
         """Choose the actions that have been asked for."""
@@ -60,7 +67,7 @@ class Labour:
                 began = time.perf_counter()
                 self._mix_done(agent)
                 self.busy_s["mix"] += time.perf_counter() - began
-            elif self._updates:
+            elif self._updates and self.may_update():
                 agents = np.array(sorted(self._updates))
                 self._updates = []
                 self._update(agents)

@@ -10,7 +10,8 @@ ping         to world    what time is it
 welcome      to agent    the scenario, and the time of the run
 refuse       to agent    it cannot take part, and why
 roster       to agent    where everybody is, and who is there
-observe      to agent    tensors ``observation``, and after the first step ``reward`` and ``played``
+observe      to agent    tensors ``observation_N`` (its own, or with joint critics everybody's), and after the
+                         first step ``reward`` and everybody's ``played``
 pong         to agent    the time of the run
 stop         to agent    the run is over
 ===========  ==========  ================================================================================

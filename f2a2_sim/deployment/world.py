@@ -23,6 +23,7 @@ from f2a2_sim.deployment.clock import RunClock
 from f2a2_sim.deployment.journal import Journal
 from f2a2_sim.deployment.roll import Roll
 from f2a2_sim.errors import RunError
+from f2a2_sim.learners.base import joint_information
 from f2a2_sim.randomness import Streams
 from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.results.progress import Progress
@@ -80,6 +81,7 @@ class WorldServer:
         self._interrupted = interrupted
         self._deployment = scenario.deployment
         self._lockstep = scenario.world.mode == "lockstep"
+        self._joint = joint_information(scenario.learner.name)
 
         self._world = build_world(scenario)
         self._n = n = len(self._world.agents)
@@ -260,6 +262,7 @@ class WorldServer:
         step = self._step
         self._due_s = time.monotonic() + float(self._scenario.world.period_s or 0.0)
         self._reports_due = set(range(self._n)) if report else set()
+        observations = [np.ascontiguousarray(seen) for seen in step.observations]
         for agent in range(self._n):
             told = say.Observe(
                 step=self._env_steps,
@@ -272,10 +275,11 @@ class WorldServer:
                 last=step.done and self._why_it_ends() is not None,
                 report=report,
             )
-            tensors = {"observation": np.ascontiguousarray(step.observations[agent])}
+            seen = range(self._n) if self._joint else [agent]
+            tensors = {f"observation_{other}": observations[other] for other in seen}
             if self._episode_step > 0:
                 tensors["reward"] = np.array(step.rewards[agent])
-                tensors["played"] = np.array(self._played[-1][agent])
+                tensors["played"] = self._played[-1]
             self._say(agent, "observe", told, tensors)
 
     # ------------------------------------------------------------ hearing

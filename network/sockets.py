@@ -23,7 +23,7 @@ __all__ = ["Hub", "Inbox", "Line", "Outbox", "Security", "Watch"]
 
 HEARTBEAT_INTERVAL_S = 2.0
 HEARTBEAT_TIMEOUT_S = 20.0
-"""A peer of which nothing whole has come for so long is given up. No single frame may take longer to send."""
+"""A connection over which nothing has come for so long is given up, and made anew."""
 HANDSHAKE_S = 10.0
 RECONNECT_S = (0.1, 2.0)
 """Wait before connecting again: the first one, and what its doublings end at."""
@@ -286,11 +286,16 @@ def _new_socket(
     socket.tcp_keepalive = 1
     socket.tcp_keepalive_idle = 10
     socket.tcp_keepalive_intvl = 5
-    socket.tcp_keepalive_cnt = 3
-    socket.heartbeat_ivl = round(HEARTBEAT_INTERVAL_S * 1000)
-    socket.heartbeat_timeout = socket.heartbeat_ttl = round(HEARTBEAT_TIMEOUT_S * 1000)
+    socket.tcp_keepalive_cnt = 2
     socket.handshake_ivl = round(HANDSHAKE_S * 1000)
     socket.reconnect_ivl, socket.reconnect_ivl_max = (round(wait_s * 1000) for wait_s in RECONNECT_S)
+    if kind in (zmq.PULL, zmq.ROUTER):
+        # Bound sockets tell the others to give them up when they fall silent, but expect no answer: one that
+        # is full answers nobody, would be connected to again, and take another high-water mark of messages.
+        socket.heartbeat_ivl = round(HEARTBEAT_INTERVAL_S * 1000)
+        socket.heartbeat_ttl = round(HEARTBEAT_TIMEOUT_S * 1000)
+        socket.heartbeat_timeout = 0
+        socket.tcp_maxrt = round(HEARTBEAT_TIMEOUT_S * 1000)  # nor may the acknowledgement take longer
     return socket
 
 

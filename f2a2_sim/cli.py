@@ -386,6 +386,36 @@ def replay(
     typer.echo(write_replay(run_dir, out, checkpoint=checkpoint, seed=seed, fps=fps, max_steps=steps))
 
 
+@app.command()
+def keys(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write them; new or empty.")],
+    agents: Annotated[int, typer.Option("--agents", min=1, max=100_000, help="How many agents there are.")],
+) -> None:
+    """Make the keys of a deployment: a secret file for the world and for each agent, and a list of members.
+
+    [bold]Example[/bold]
+
+      f2a2-sim keys deployment-keys --agents 4
+
+    Keys are never overwritten: for new ones name another folder, and copy the files again.
+    """
+    from f2a2_sim.errors import UsageError
+    from network.errors import KeyFileError
+    from network.keys import WORLD, agent_name, make_keys
+
+    try:
+        members = make_keys(folder, [WORLD, *(agent_name(number) for number in range(agents))])
+    except KeyFileError as error:
+        raise UsageError(str(error)) from error
+    last = folder / f"{agent_name(agents - 1)}.key"
+    typer.echo(
+        f"{members}: the list of members; copy it to every machine\n"
+        f"{folder / WORLD}.key: only to the machine of the world\n"
+        f"{folder / agent_name(0)}.key to {last.name}: each only to the machine of its agent\n"
+        "Copy with their mode (cp -p, scp -p), over a channel that you trust; then delete the secrets here."
+    )
+
+
 @app.command(
     "train-opponent",
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},

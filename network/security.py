@@ -134,7 +134,7 @@ class Security:
 
 
 class _Authenticator(ThreadAuthenticator):
-    """Tells who is refused to try later (300), as ZeroMQ's clients never come back after a no (400).
+    """Lets the handshake of who is refused run out (300): ZeroMQ's clients never come back after a no (400).
 
     So a member that was started before its key was in the list of the others gets in once they have it.
     """

@@ -28,7 +28,6 @@ class Watch:
         self._monitor.rcvhwm = _UNREAD_EVENTS
         self._monitor.linger = 0
         self._monitor.connect(endpoint)
-        self._connected = 0
         self._failed = 0
         self._last_failure: Any = None
 
@@ -58,15 +57,12 @@ class Watch:
     def _line(self, event: Any) -> str | None:
         """What to say of an event, if anything; a failed handshake is followed by a disconnection, too."""
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-            self._connected += 1
             self._last_failure = None
             return f"{self._name} connected"
         if event == zmq.EVENT_DISCONNECTED:
-            if self._failed > 0:
-                self._failed -= 1
-            elif self._connected > 0:
-                self._connected -= 1
+            if self._failed == 0:
                 return f"{self._name} disconnected"
+            self._failed -= 1
             return None
         self._failed += 1
         if event == self._last_failure:

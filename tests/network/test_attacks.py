@@ -161,6 +161,16 @@ def test_random_bytes_over_tcp_are_no_connection(target: Target) -> None:
     assert not target.counts
 
 
+def test_who_connects_and_says_nothing_is_put_out(
+    secure: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "HANDSHAKE_S", 0.1)
+    _, endpoint = secure.process("world").hub()
+    with socket.create_connection(("127.0.0.1", int(endpoint.rpartition(":")[2])), timeout=10.0) as idle:
+        while idle.recv(1000):  # a greeting, then the end
+            pass
+
+
 # ---------------------------------------------------------------- members that misbehave
 
 

@@ -199,6 +199,7 @@ def test_a_damaged_key_is_refused(folder: Path, content: str) -> None:
         json.dumps({"World": KEY}),
         json.dumps({"a": KEY, "b": KEY}),
     ],
+    ids=range(7),
 )
 def test_a_damaged_list_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "members.json"

@@ -188,7 +188,7 @@ def test_the_header_that_the_others_are_made_of_is_good() -> None:
     assert decode([msgpack.packb(header())], LIMITS).kind == "step"
 
 
-@pytest.mark.parametrize("key", header().keys() - {"version"})
+@pytest.mark.parametrize("key", [key for key in header() if key != "version"])
 def test_every_key_has_to_be_there(key: str) -> None:
     assert refused([msgpack.packb(header(**{key: ...}))]) == "malformed"
 

@@ -22,8 +22,9 @@ from f2a2_sim.cli_common import (
     end_if_interrupted,
 )
 from f2a2_sim.cli_deployment import add_commands
-from f2a2_sim.errors import F2A2Error
+from f2a2_sim.errors import F2A2Error, UsageError
 from f2a2_sim.interruption import EXIT_INTERRUPTED
+from network.errors import NetworkSpecError
 
 if TYPE_CHECKING:
     from f2a2_sim.api import RunResult
@@ -71,6 +72,9 @@ class _Commands(TyperGroup):
         except F2A2Error as error:
             complain(str(error))
             raise typer.Exit(error.exit_code) from error
+        except NetworkSpecError as error:
+            complain(str(error))
+            raise typer.Exit(UsageError.exit_code) from error
         except KeyboardInterrupt as error:
             complain("interrupted")
             raise typer.Exit(EXIT_INTERRUPTED) from error

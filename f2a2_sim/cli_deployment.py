@@ -1,4 +1,4 @@
-"""Commands of the deployment: world, agent, launch."""
+"""Commands of the deployment: keys, world, agent, launch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from f2a2_sim.cli_common import Overrides, QuietOption, ScenarioName, checked, end_if_interrupted
 
 if TYPE_CHECKING:
+    from f2a2_sim.deployment.launch import Keys
     from f2a2_sim.results.folder import RunFolder
     from f2a2_sim.results.summary import Summary
 
@@ -27,6 +28,7 @@ InsecureOption = Annotated[
 
 def add_commands(app: typer.Typer) -> None:
     """Add them to the command line."""
+    app.command()(keys)
     app.command()(world)
     app.command()(agent)
     app.command()(launch)
@@ -136,7 +138,32 @@ def launch(
     _finish(*start(loaded, processes, out, insecure, emulate_network, progress=not quiet))
 
 
-def _keys(folder: Path | None, insecure: bool):  # type: ignore[no-untyped-def]
+def keys(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write them; new or empty.")],
+    agents: Annotated[int, typer.Option("--agents", min=1, max=100_000, help="How many agents there are.")],
+) -> None:
+    """Make the keys of a deployment: a secret file for the world and for each agent, and a list of members.
+
+    [bold]Example[/bold]
+
+      f2a2-sim keys deployment-keys --agents 4
+
+    Keys are never overwritten: for new ones name another folder, and copy the files again.
+    """
+    from network.keys import WORLD, agent_name, make_keys
+
+    members = make_keys(folder, [WORLD, *(agent_name(number) for number in range(agents))])
+    last = folder / f"{agent_name(agents - 1)}.key"
+    typer.echo(
+        f"{members}: the list of members; copy it to every machine\n"
+        f"{folder / WORLD}.key: only to the machine of the world\n"
+        f"{folder / agent_name(0)}.key to {last.name}: each only to the machine of its agent\n"
+        "Copy with their mode (cp -p, scp -p), over a channel that you trust; then delete the secrets here."
+    )
+
+
+
+def _keys(folder: Path | None, insecure: bool) -> Keys:
     from f2a2_sim.deployment.launch import Keys
     from f2a2_sim.errors import UsageError
 

@@ -71,7 +71,7 @@ class Security:
             if self._authenticator.context is not context:
                 raise ValueError("one Security guards the sockets of one context")
             return
-        authenticator = ThreadAuthenticator(context)
+        authenticator = _Authenticator(context)
         authenticator.configure_curve_callback(_DOMAIN, _Doorkeeper(self._members, self.counts, self._log))
         authenticator.start()
         self._authenticator = authenticator
@@ -131,6 +131,19 @@ class Security:
     def _give_keys(socket: zmq.Socket[bytes], identity: Identity) -> None:
         socket.curve_publickey = identity.public_key.encode()
         socket.curve_secretkey = identity.secret_key.encode()
+
+
+class _Authenticator(ThreadAuthenticator):
+    """Lets the handshake of who is refused run out (300): ZeroMQ's clients never come back after a no (400).
+
+    So a member that was started before its key was in the list of the others gets in once they have it.
+    """
+
+    def _send_zap_reply(
+        self, request_id: bytes, status_code: bytes, status_text: bytes, user_id: str = "anonymous"
+    ) -> None:
+        code = b"300" if status_code == b"400" else status_code
+        super()._send_zap_reply(request_id, code, status_text, user_id)
 
 
 class _Doorkeeper:

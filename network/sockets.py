@@ -7,8 +7,10 @@ and the high-water marks say. Messages that may not come in are counted and drop
 from __future__ import annotations
 
 import errno
+import time
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import zmq
@@ -23,11 +25,12 @@ __all__ = ["Hub", "Inbox", "Line", "Outbox", "Security", "Watch"]
 
 HEARTBEAT_INTERVAL_S = 2.0
 HEARTBEAT_TIMEOUT_S = 20.0
-"""A peer of which nothing whole has come for so long is given up. No single frame may take longer to send."""
+"""A connection over which nothing has come for so long is given up, and made anew."""
 HANDSHAKE_S = 10.0
 RECONNECT_S = (0.1, 2.0)
 """Wait before connecting again: the first one, and what its doublings end at."""
 
+_DISCONNECT_S = 0.1
 _REFUSED_PER_CALL = 256
 _OLD_SESSIONS = 1024
 # Encryption and framing add some bytes to a frame, of which ZeroMQ checks the whole.
@@ -43,8 +46,7 @@ class Inbox:
         self, context: zmq.Context[Any], security: Security, limits: Limits, high_water_mark: int = 64
     ) -> None:
         """``high_water_mark``: messages kept unread for each connection; then its sender has to wait."""
-        self.socket: zmq.Socket[bytes] = _new_socket(context, zmq.PULL, high_water_mark, limits)
-        security.secure_server(self.socket)
+        self.socket = _new_socket(context, zmq.PULL, security.secure_server, high_water_mark, limits)
         self._security = security
         self._entry = _Entry(security, limits)
 
@@ -82,8 +84,8 @@ class Outbox:
         self, context: zmq.Context[Any], security: Security, peer_name: str, high_water_mark: int = 2
     ) -> None:
         """Raises KeyFileError if the peer is no member."""
-        self.socket: zmq.Socket[bytes] = _new_socket(context, zmq.PUSH, high_water_mark)
-        security.secure_client(self.socket, peer_name)
+        secure = partial(security.secure_client, peer_name=peer_name)
+        self.socket = _new_socket(context, zmq.PUSH, secure, high_water_mark)
         self._security = security
         self._endpoint: str | None = None
         self._waiting: Frames | None = None
@@ -131,9 +133,8 @@ class Hub:
         self, context: zmq.Context[Any], security: Security, limits: Limits, high_water_mark: int = 64
     ) -> None:
         """``high_water_mark``: messages kept for each connection, unread and unsent."""
-        self.socket: zmq.Socket[bytes] = _new_socket(context, zmq.ROUTER, high_water_mark, limits)
+        self.socket = _new_socket(context, zmq.ROUTER, security.secure_server, high_water_mark, limits)
         self.socket.router_mandatory = True  # an error for who is not there, not silence
-        security.secure_server(self.socket)
         self._security = security
         self._entry = _Entry(security, limits)
         self._routes: dict[int, bytes] = {}
@@ -188,8 +189,8 @@ class Line:
         self, context: zmq.Context[Any], security: Security, limits: Limits, high_water_mark: int = 64
     ) -> None:
         """Raises KeyFileError if there is no member "world"."""
-        self.socket: zmq.Socket[bytes] = _new_socket(context, zmq.DEALER, high_water_mark, limits)
-        security.secure_client(self.socket, WORLD)
+        secure = partial(security.secure_client, peer_name=WORLD)
+        self.socket = _new_socket(context, zmq.DEALER, secure, high_water_mark, limits)
         self._security = security
         self._endpoint: str | None = None
         self._entry = _Entry(None, limits)
@@ -276,9 +277,18 @@ class _Entry:
 
 
 def _new_socket(
-    context: zmq.Context[Any], kind: int, high_water_mark: int, limits: Limits | None = None
+    context: zmq.Context[Any],
+    kind: int,
+    secure: Callable[[zmq.Socket[bytes]], None],
+    high_water_mark: int,
+    limits: Limits | None = None,
 ) -> zmq.Socket[bytes]:
     socket: zmq.Socket[bytes] = context.socket(kind)
+    try:
+        secure(socket)
+    except BaseException:
+        socket.close()
+        raise
     socket.linger = 0
     socket.set_hwm(high_water_mark)
     socket.maxmsgsize = _FRAME_OVERHEAD + (limits.message_bytes if limits is not None else 0)
@@ -286,11 +296,16 @@ def _new_socket(
     socket.tcp_keepalive = 1
     socket.tcp_keepalive_idle = 10
     socket.tcp_keepalive_intvl = 5
-    socket.tcp_keepalive_cnt = 3
-    socket.heartbeat_ivl = round(HEARTBEAT_INTERVAL_S * 1000)
-    socket.heartbeat_timeout = socket.heartbeat_ttl = round(HEARTBEAT_TIMEOUT_S * 1000)
+    socket.tcp_keepalive_cnt = 2
     socket.handshake_ivl = round(HANDSHAKE_S * 1000)
     socket.reconnect_ivl, socket.reconnect_ivl_max = (round(wait_s * 1000) for wait_s in RECONNECT_S)
+    if kind in (zmq.PULL, zmq.ROUTER):
+        # Bound sockets tell the others to give them up when they fall silent, but expect no answer: one that
+        # is full answers nobody, would be connected to again, and take another high-water mark of messages.
+        socket.heartbeat_ivl = round(HEARTBEAT_INTERVAL_S * 1000)
+        socket.heartbeat_ttl = round(HEARTBEAT_TIMEOUT_S * 1000)
+        socket.heartbeat_timeout = 0
+        socket.tcp_maxrt = round(HEARTBEAT_TIMEOUT_S * 1000)  # nor may the acknowledgement take longer
     return socket
 
 
@@ -311,6 +326,12 @@ def _connect(socket: zmq.Socket[bytes], security: Security, old: str | None, end
     security.check_endpoint(endpoint)
     if endpoint == old:
         return endpoint
+    if old is not None:
+        socket.disconnect(old)
+        # It does so in its own time, and until then would take messages for nobody.
+        deadline_s = time.monotonic() + _DISCONNECT_S
+        while socket.poll(0, zmq.POLLOUT) and time.monotonic() < deadline_s:
+            time.sleep(0.0005)
     socket.ipv6 = "[" in endpoint
     try:
         socket.connect(endpoint)
@@ -318,8 +339,6 @@ def _connect(socket: zmq.Socket[bytes], security: Security, old: str | None, end
         raise EndpointError(
             "endpoint", endpoint, "tcp://HOST:PORT or ipc://PATH", f"correct the address ({error.strerror})"
         ) from error
-    if old is not None:
-        socket.disconnect(old)
     return endpoint
 
 

@@ -28,7 +28,8 @@ class Watch:
         self._monitor.rcvhwm = _UNREAD_EVENTS
         self._monitor.linger = 0
         self._monitor.connect(endpoint)
-        self._failed: Any = None
+        self._failed = 0
+        self._last_failure: Any = None
 
     def events(self) -> list[str]:
         """What has happened since the last call, oldest first; never blocks.
@@ -41,15 +42,9 @@ class Watch:
                 found = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
             except zmq.Again:
                 break
-            event = found["event"]
-            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                self._failed = None
-                lines.append(f"{self._name} connected")
-            elif event == zmq.EVENT_DISCONNECTED:
-                lines.append(f"{self._name} disconnected")
-            elif event != self._failed:
-                self._failed = event
-                lines.append(f"handshake with {self._name} failed (not a member, or another key?)")
+            line = self._line(found["event"])
+            if line is not None:
+                lines.append(line)
         return lines
 
     def close(self) -> None:
@@ -58,3 +53,19 @@ class Watch:
             if not self._socket.closed:
                 self._socket.disable_monitor()
             self._monitor.close()
+
+    def _line(self, event: Any) -> str | None:
+        """What to say of an event, if anything; a failed handshake is followed by a disconnection, too."""
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self._last_failure = None
+            return f"{self._name} connected"
+        if event == zmq.EVENT_DISCONNECTED:
+            if self._failed == 0:
+                return f"{self._name} disconnected"
+            self._failed -= 1
+            return None
+        self._failed += 1
+        if event == self._last_failure:
+            return None
+        self._last_failure = event
+        return f"handshake with {self._name} failed (not a member, or another key?)"

@@ -35,6 +35,7 @@ COMMANDS = [
     "scenarios",
     "trace",
     "replay",
+    "keys",
     "train-opponent",
 ]
 
@@ -200,6 +201,24 @@ def test_options_reach_the_run(tiny: Path, tmp_path: Path, monkeypatch: pytest.M
         "threads": 2,
         "progress": False,
     }
+
+
+# ---------------------------------------------------------------- keys
+
+
+def test_keys_makes_them_and_says_what_goes_where(tmp_path: Path) -> None:
+    folder = tmp_path / "keys"
+    result = call("keys", folder, "--agents", "2")
+    assert result.exit_code == 0, result.output
+    made = {"world.key", "agent-0.key", "agent-1.key", "members.json"}
+    assert {path.name for path in folder.iterdir()} == made
+    assert "members.json: the list of members; copy it to every machine" in result.stdout
+    assert "agent-0.key to agent-1.key: each only to the machine of its agent" in result.stdout
+    secret = (folder / "world.key").read_text()
+    assert json.loads(secret)["secret_key"] not in result.output
+    again = call("keys", folder, "--agents", "2")
+    assert again.exit_code == 2 and "never overwritten" in again.stderr and "Traceback" not in again.output
+    assert (folder / "world.key").read_text() == secret
 
 
 # ---------------------------------------------------------------- whole runs

@@ -1,0 +1,34 @@
+"""Keys of one world and some agents, and the processes that use them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from network.keys import WORLD, Identity, Members, agent_name, load_identity, make_keys
+from tests.network.processes import Deployment
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Members, dict[str, Identity]]:
+    names = [WORLD, *(agent_name(number) for number in range(4))]
+    path = make_keys(tmp_path_factory.mktemp("deployment") / "keys", names)
+    return Members.load(path), {name: load_identity(path.parent / f"{name}.key") for name in names}
+
+
+@pytest.fixture
+def secure(keys: tuple[Members, dict[str, Identity]]) -> Iterator[Deployment]:
+    deployment = Deployment(*keys, curve=True)
+    yield deployment
+    deployment.close()
+
+
+@pytest.fixture(params=["curve", "insecure"])
+def deployment(
+    request: pytest.FixtureRequest, keys: tuple[Members, dict[str, Identity]]
+) -> Iterator[Deployment]:
+    """With keys, and without."""
+    made = Deployment(*keys, curve=request.param == "curve")
+    yield made
+    made.close()

@@ -1,0 +1,419 @@
+"""Sockets of a deployment, over TCP within this machine: who hears what, who comes back, who never waits."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import select
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import zmq
+
+from network import sockets
+from network.errors import EndpointError, KeyFileError
+from network.keys import Identity, Members
+from network.security import Security
+from network.sockets import Inbox, Line, Outbox
+from network.wire import Message
+from tests.network.processes import ANYWHERE, Deployment, Process, frames, never, until
+
+
+def numbers(socket: object, count: int) -> list[int]:
+    """Sequences of the next ``count`` messages."""
+    return [until(socket.receive).sequence for _ in range(count)]  # type: ignore[attr-defined]
+
+
+def say(line: Line, sender: int, sequence: int, session: int = 1) -> None:
+    until(lambda: line.send(frames(sender, sequence, session)))
+
+
+def delivered(outbox: Outbox, message: list[bytes | memoryview]) -> None:
+    outbox.offer(message)
+    until(outbox.flush)
+
+
+def get_through(outbox: Outbox, inbox: Inbox, first: int) -> None:
+    """Send newer and newer messages until one arrives: the first ones may go into a breaking connection."""
+    sequences = itertools.count(first)
+    until(lambda: outbox.offer(frames(0, next(sequences))) and inbox.receive())
+
+
+# ---------------------------------------------------------------- world and agents
+
+
+def test_world_and_agents_hear_each_other(deployment: Deployment) -> None:
+    hub, endpoint = deployment.process("world").hub()
+    lines = [deployment.process(f"agent-{n}").line(endpoint) for n in range(2)]
+    for number, line in enumerate(lines):
+        say(line, number, 1)
+    heard = {message.sender: message for message in (until(hub.receive), until(hub.receive))}
+    assert set(heard) == {0, 1} == set(hub.agents)
+    assert isinstance(heard[1], Message) and heard[1].fields == {"number": 1}
+    np.testing.assert_array_equal(heard[1].tensors["weight"], np.ones(3, dtype=np.float32))
+    assert not heard[1].tensors["weight"].flags.writeable
+    assert hub.send(1, frames(-1, 5)) and hub.send(0, frames(-1, 6))
+    assert [until(line.receive).sequence for line in lines] == [6, 5]
+    assert lines[0].receive() is None and hub.receive() is None
+    assert not hub.counts and not lines[0].counts
+
+
+def test_the_hub_does_not_wait_for_who_is_not_there(deployment: Deployment) -> None:
+    hub, endpoint = deployment.process("world").hub()
+    assert not hub.send(0, frames(-1, 1))
+    agent = deployment.process("agent-0")
+    line = agent.line(endpoint)
+    say(line, 0, 1)
+    until(hub.receive)
+    line.close()
+    sent = [0]
+
+    def gone() -> bool:
+        sent[0] += 1
+        return not hub.send(0, frames(-1, sent[0]))
+
+    until(gone)
+
+
+def test_the_hub_does_not_wait_for_who_does_not_read(deployment: Deployment) -> None:
+    hub, endpoint = deployment.process("world").hub(high_water_mark=2)
+    line = deployment.process("agent-0").line(endpoint, high_water_mark=2)
+    say(line, 0, 1)
+    until(hub.receive)
+    sent = 0
+    while hub.send(0, frames(-1, sent + 1, values=250_000)):
+        sent += 1
+        time.sleep(0.002)
+        assert sent < 200
+    assert numbers(line, sent) == list(range(1, sent + 1))
+
+
+def test_a_restarted_agent_takes_its_route_over_and_its_old_session_is_over(deployment: Deployment) -> None:
+    hub, endpoint = deployment.process("world").hub()
+    old, new = (deployment.process("agent-0").line(endpoint) for _ in range(2))
+    say(old, 0, 100, session=7)
+    until(hub.receive)
+    say(new, 0, 1, session=3)  # a smaller number: its clock may have been behind
+    assert until(hub.receive).session == 3
+    assert hub.send(0, frames(-1, 1))
+    assert until(new.receive).sequence == 1 and old.receive() is None
+    say(old, 0, 101, session=7)
+    until(lambda: hub.receive() or hub.counts["replayed"])
+    assert hub.counts == {"replayed": 1}
+    assert hub.send(0, frames(-1, 2))
+    assert until(new.receive).sequence == 2 and old.receive() is None
+
+
+def test_a_line_without_a_world_says_so_at_once(deployment: Deployment) -> None:
+    world = deployment.process("world")
+    hub, endpoint = world.hub()
+    hub.close()
+    line = deployment.process("agent-0").line(endpoint)
+    never(lambda: line.send(frames(0, 1)), 0.1)
+    hub, _ = world.hub(endpoint)
+    say(line, 0, 2)
+    assert numbers(hub, 1) == [2]
+
+
+# ---------------------------------------------------------------- between agents
+
+
+def test_an_outbox_keeps_the_newest(deployment: Deployment) -> None:
+    outbox = deployment.process("agent-0").outbox("agent-1", None)
+    assert outbox.offer(frames(0, 1)) and outbox.waiting and outbox.dropped == 0
+    assert not outbox.offer(frames(0, 2)) and not outbox.offer(frames(0, 3))
+    assert outbox.waiting and outbox.dropped == 2 and not outbox.flush()
+    inbox, endpoint = deployment.process("agent-1").inbox()
+    outbox.connect(endpoint)
+    until(outbox.flush)
+    assert not outbox.waiting
+    assert outbox.offer(frames(0, 4))
+    assert numbers(inbox, 2) == [3, 4]
+    assert outbox.dropped == 2
+
+
+def test_what_waits_goes_before_what_comes_after_it(deployment: Deployment) -> None:
+    inbox, endpoint = deployment.process("agent-1").inbox()
+    outbox = deployment.process("agent-0").outbox("agent-1", endpoint)
+    outbox.offer(frames(0, 1))
+    until(lambda: outbox.socket.getsockopt(zmq.EVENTS) & zmq.POLLOUT)
+    assert outbox.offer(frames(0, 2)) and outbox.dropped == 0
+    assert numbers(inbox, 2) == [1, 2]
+
+
+def test_an_outbox_goes_where_the_peer_has_gone(deployment: Deployment) -> None:
+    receiver = deployment.process("agent-1")
+    (old, first), (new, second) = receiver.inbox(), receiver.inbox()
+    outbox = deployment.process("agent-0").outbox("agent-1", first)
+    delivered(outbox, frames(0, 1))
+    assert numbers(old, 1) == [1]
+    outbox.connect(second)
+    outbox.connect(second)
+    for sequence in (2, 3, 4, 5):
+        delivered(outbox, frames(0, sequence))
+    assert numbers(new, 4) == [2, 3, 4, 5]
+    never(old.receive, 0.05)
+
+
+def test_a_peer_that_never_reads_costs_little_and_gets_the_newest(deployment: Deployment) -> None:
+    receiver, sender = deployment.process("agent-1"), deployment.process("agent-0")
+    inbox, endpoint = receiver.inbox(high_water_mark=4)
+    outbox = sender.outbox("agent-1", endpoint)
+    delivered(outbox, frames(0, 1))
+    before = psutil.Process().memory_info().rss
+    offered = 1000
+    for sequence in range(2, offered + 1):
+        outbox.offer(frames(0, sequence, values=100_000))  # 400 MB in all
+        if sequence % 10 == 0:
+            time.sleep(0.001)
+    assert psutil.Process().memory_info().rss - before < 60e6
+    assert outbox.waiting
+    read = []
+
+    def newest() -> bool:
+        outbox.flush()
+        message = inbox.receive()
+        read.extend([] if message is None else [message.sequence])
+        return bool(read) and read[-1] == offered
+
+    until(newest)
+    assert read == sorted(read) and len(read) == offered - outbox.dropped
+    assert outbox.dropped > 800 and not inbox.counts
+
+
+def test_closing_may_wait_until_what_was_sent_has_left(deployment: Deployment) -> None:
+    inbox, endpoint = deployment.process("agent-1").inbox()
+    sender = deployment.process("agent-0")
+    outbox = sender.outbox("agent-1", endpoint)
+    delivered(outbox, frames(0, 1))
+    outbox.offer(frames(0, 2, values=1_000_000))
+    outbox.close(linger_s=5.0)
+    assert numbers(inbox, 2) == [1, 2]
+
+
+# ---------------------------------------------------------------- connections that break
+
+
+def test_a_restart_on_the_same_port_is_found_and_reported(deployment: Deployment) -> None:
+    receiver, sender = deployment.process("agent-1"), deployment.process("agent-0")
+    inbox, endpoint = receiver.inbox()
+    outbox = sender.outbox("agent-1", None)
+    watch = sender.watch(outbox.socket, "agent-1")
+    assert watch.events() == []
+    outbox.connect(endpoint)
+    delivered(outbox, frames(0, 1))
+    assert numbers(inbox, 1) == [1]
+    assert until(watch.events) == ["agent-1 connected"]
+    inbox.close()
+    assert until(watch.events) == ["agent-1 disconnected"]
+    again, _ = deployment.process("agent-1").inbox(endpoint)
+    get_through(outbox, again, 2)
+    assert until(watch.events) == ["agent-1 connected"]
+
+
+def test_a_bound_socket_reports_its_peers(deployment: Deployment) -> None:
+    world = deployment.process("world")
+    hub, endpoint = world.hub()
+    watch = world.watch(hub.socket, "an agent")
+    lines = [deployment.process(f"agent-{n}").line(endpoint) for n in range(2)]
+    seen: list[str] = []
+    until(lambda: seen.extend(watch.events()) or len(seen) == 2)
+    lines[0].close()
+    until(lambda: seen.extend(watch.events()) or len(seen) == 3)
+    assert seen == ["an agent connected", "an agent connected", "an agent disconnected"]
+
+
+def test_watches_close_before_their_socket_or_after(deployment: Deployment) -> None:
+    agent = deployment.process("agent-0")
+    for first in ("watch", "socket"):
+        outbox = agent.outbox("agent-1", None)
+        watch = agent.watch(outbox.socket, "agent-1")
+        for thing in (watch, outbox) if first == "watch" else (outbox, watch):
+            thing.close()
+            thing.close()
+
+
+class Relay(threading.Thread):
+    """Passes TCP on to a port, until it becomes a hole that nothing comes out of, nor any end of file."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__()
+        self._target = int(endpoint.rpartition(":")[2])
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.is_hole = False
+        self.stopping = False
+
+    def run(self) -> None:
+        ends: dict[socket.socket, socket.socket] = {}
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._listener)
+            while not self.stopping:
+                watched = [] if self.is_hole else [self._listener, *ends]
+                for ready in select.select(watched, [], [], 0.01)[0]:
+                    if ready is self._listener:
+                        near = stack.enter_context(ready.accept()[0])
+                        far = stack.enter_context(socket.create_connection(("127.0.0.1", self._target)))
+                        ends[near], ends[far] = far, near
+                    elif ready in ends:
+                        data = ready.recv(65536)
+                        if data:
+                            ends[ready].sendall(data)
+                        else:
+                            ends.pop(ends.pop(ready)).close()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "HEARTBEAT_INTERVAL_S", 0.1)
+    monkeypatch.setattr(sockets, "HEARTBEAT_TIMEOUT_S", 0.4)
+
+
+@contextlib.contextmanager
+def relay_to(endpoint: str) -> Iterator[Relay]:
+    relay = Relay(endpoint)
+    relay.start()
+    try:
+        yield relay
+    finally:
+        relay.stopping = True
+        relay.join()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_peer_that_falls_silent_is_given_up_and_found_again(secure: Deployment) -> None:
+    inbox, endpoint = secure.process("agent-1").inbox()
+    sender = secure.process("agent-0")
+    outbox = sender.outbox("agent-1", None)
+    watch = sender.watch(outbox.socket, "agent-1")
+    with relay_to(endpoint) as relay:
+        outbox.connect(relay.endpoint)
+        delivered(outbox, frames(0, 1))
+        assert until(watch.events) == ["agent-1 connected"]
+        never(watch.events, 0.6)  # nothing to say is no reason
+        relay.is_hole = True
+        assert until(watch.events) == ["agent-1 disconnected"]
+        relay.is_hole = False
+        assert numbers(inbox, 1) == [1]
+        get_through(outbox, inbox, 2)
+        outbox.socket.disconnect(relay.endpoint)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_peer_that_is_full_is_not_given_up(secure: Deployment) -> None:
+    inbox, endpoint = secure.process("agent-1").inbox(high_water_mark=2)
+    sender = secure.process("agent-0")
+    outbox = sender.outbox("agent-1", None)
+    watch = sender.watch(outbox.socket, "agent-1")
+    outbox.connect(endpoint)
+    offered = 0
+
+    def full() -> bool:
+        nonlocal offered
+        offered += 1
+        outbox.offer(frames(0, offered, values=500_000))
+        return outbox.dropped > 20
+
+    until(full)
+    assert watch.events() == ["agent-1 connected"]
+    never(watch.events, 1.0)
+    kept = offered - outbox.dropped
+    read: list[int] = []
+    while len(read) < kept:
+        until(lambda: outbox.flush() or True)
+        read += numbers(inbox, 1)
+    assert read[-1] == offered and not inbox.counts
+
+
+# ---------------------------------------------------------------- addresses and keys
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "tcp://*:5555",
+        "tcp://0.0.0.0:5555",
+        "tcp://192.168.1.5:5555",
+        "tcp://localhost:5555",
+        "tcp://example.org:5555",
+        "tcp://eth0:5555",
+        "tcp://[::]:5555",
+        "tcp://[::ffff:10.0.0.1]:5555",
+        "tcp://10.0.0.1:0;127.0.0.1:5555",
+        "tcp://127.0.0.1:5;10.0.0.1:5555",
+        "tcp://127.0.0.1.example.org:5555",
+        "tcp://127.0.0.1",
+        "udp://127.0.0.1:5555",
+        "ws://127.0.0.1:5555",
+        "127.0.0.1:5555",
+        "tcp://",
+        "",
+    ],
+)
+def test_without_keys_nothing_leaves_the_machine(endpoint: str) -> None:
+    agent = Process(Security.insecure(), sockets.Limits())
+    try:
+        for attempt in (agent.inbox, agent.hub, agent.line, lambda where: agent.outbox("agent-1", where)):
+            with pytest.raises(EndpointError, match="endpoint = "):
+                attempt(endpoint)
+    finally:
+        agent.close()
+
+
+def test_every_kind_of_address_of_this_machine_carries_messages(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    receiver, sender = deployment.process("agent-1"), deployment.process("agent-0")
+    inbox, _ = receiver.inbox("tcp://127.0.0.2:*")
+    endpoints = [inbox.socket.getsockopt_string(zmq.LAST_ENDPOINT), inbox.bind(f"ipc://{tmp_path}/inbox")]
+    with contextlib.suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        endpoints.append(inbox.bind("tcp://[::1]:*"))  # where the machine has IPv6
+    for sequence, endpoint in enumerate(endpoints, start=1):
+        delivered(sender.outbox("agent-1", endpoint), frames(0, sequence))
+        assert numbers(inbox, 1) == [sequence]
+
+
+def test_addresses_that_cannot_be_had_are_named(secure: Deployment) -> None:
+    world = secure.process("world")
+    _, taken = world.hub()
+    with pytest.raises(EndpointError, match=rf"endpoint = '{taken}': expected a free address"):
+        world.hub(taken)
+    with pytest.raises(EndpointError, match="inproc:// knows no keys"):
+        world.hub("inproc://hub")
+    with pytest.raises(EndpointError, match="correct the address"):
+        secure.process("agent-0").line("tcp://no port")
+
+
+def test_an_identity_has_to_be_that_of_the_list(keys: tuple[Members, dict[str, Identity]]) -> None:
+    members, identities = keys
+    other = identities["agent-1"]
+    with pytest.raises(KeyFileError, match="expected the key that members"):
+        Security.curve(Identity("agent-0", other.public_key, other.secret_key), members)
+    with pytest.raises(KeyFileError, match="member = 'agent-9'"):
+        Security.curve(Identity("agent-9", other.public_key, other.secret_key), members)
+
+
+def test_peers_have_to_be_members(secure: Deployment) -> None:
+    with pytest.raises(KeyFileError, match="member = 'agent-9'"):
+        secure.process("agent-0").outbox("agent-9", None)
+
+
+def test_one_security_guards_one_context(secure: Deployment) -> None:
+    agent, other = secure.process("agent-0"), secure.process("agent-1")
+    agent.security.gate(agent.context)
+    agent.security.gate(agent.context)
+    with pytest.raises(ValueError, match="one context"):
+        agent.security.gate(other.context)
+    agent.security.close()
+    agent.security.close()
+
+
+def test_counts_of_a_hub_begin_at_nothing(secure: Deployment) -> None:
+    hub, _ = secure.process("world").hub(ANYWHERE)
+    assert hub.receive() is None and hub.counts.total() == 0

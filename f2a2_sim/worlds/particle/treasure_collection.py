@@ -16,15 +16,26 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from f2a2_sim.worlds.particle.base import HALF_SIDE, NONE, Discs, Draws, Observations, one_hot_rows
+from f2a2_sim.worlds.particle.base import (
+    HALF_SIDE,
+    NONE,
+    Discs,
+    Draws,
+    Observations,
+    choose,
+    one_hot_rows,
+)
 from f2a2_sim.worlds.particle.physics import (
     DIRECTIONS,
+    Apart,
     Bodies,
     BoolArray,
+    ComplexArray,
     FloatArray,
     IntArray,
-    distances,
+    complex_of,
     lengths,
     move,
 )
@@ -33,7 +44,7 @@ N_COLLECTORS = 6
 N_TYPES = 2  # and as many deposits: deposit d takes treasures of type d
 N_AGENTS = N_COLLECTORS + N_TYPES
 N_TREASURES = 6
-TREASURE_SIZE = 0.025
+COLLECTOR_SIZE, DEPOSIT_SIZE, TREASURE_SIZE = 0.05, 0.075, 0.025
 TREASURE_HALF_SIDE = 0.95  # treasures lie within this on both axes
 AWAY = -999.0  # both coordinates of a treasure that was taken
 RESPAWN_PROBABILITY = 1.0
@@ -47,13 +58,40 @@ _COLLECTOR_GREY = 0.85
 _CARRYING = 0.85  # of the treasure's colour
 _DEPOSIT = 0.35
 
-_CHUNK = 32  # rollouts whose observations are put in order at once: the work arrays stay in the cache
+_SLOTS = 8
+"""Places are kept in two groups of as many: the agents, and the treasures with what follows."""
+_MIDDLE = N_TREASURES
+"""Slot behind the treasures: the middle of all collectors. The last slot is empty."""
 
-_TYPE = one_hot_rows(N_TYPES)
-_NOT_ONESELF = np.diag(np.full(N_AGENTS, np.inf))
-_DEPOSIT_TYPE = np.array([NONE] * N_COLLECTORS + list(range(N_TYPES)))
-_COLLECTORS, _DEPOSITS = slice(0, N_COLLECTORS), slice(N_COLLECTORS, N_AGENTS)
+_COLLECTORS = slice(0, N_COLLECTORS)
+_TYPE = complex_of(one_hot_rows(N_TYPES))
 
+
+def _table_of_touches() -> FloatArray:
+    """How near collectors must be to touch what is in a slot: ``[2, 1, 8, 8]``. Nothing touches deposits."""
+    near = np.zeros((2, 1, _SLOTS, _SLOTS))
+    near[0, 0, :N_COLLECTORS, :N_COLLECTORS] = 2 * COLLECTOR_SIZE
+    near[0, 0, :N_COLLECTORS, N_COLLECTORS:] = COLLECTOR_SIZE + DEPOSIT_SIZE
+    near[1, 0, :N_COLLECTORS, :N_TREASURES] = COLLECTOR_SIZE + TREASURE_SIZE
+    return near
+
+
+def _table_of_wants() -> BoolArray:
+    """Slots whose touch pays a collector, by what it holds, free last: ``[2, types + 1, 8]``.
+
+    Free: the treasures. With a treasure: the deposit of its type.
+    """
+    wants = np.zeros((2, N_TYPES + 1, _SLOTS), dtype=np.bool_)
+    for kind in range(N_TYPES):
+        wants[0, kind, N_COLLECTORS + kind] = True
+    wants[1, NONE, :N_TREASURES] = True
+    return wants
+
+
+_TOUCH = _table_of_touches()
+_WANTS = _table_of_wants()
+_WANTS_WORD = _WANTS.view(np.uint64)[..., 0]  # eight truths a word
+_COLLECTORS_WORD = (np.arange(_SLOTS) < N_COLLECTORS).view(np.uint64)[0]
 
 @dataclass
 class TreasureState:
@@ -72,11 +110,74 @@ class TreasureState:
     treasure_alive: BoolArray
 
 
-class _Distances(NamedTuple):
-    """From agent to agent ``[B, 8, 8]`` and from agent to treasure ``[B, 8, 6]``."""
+class _Hands(NamedTuple):
+    """What follows from ``holding`` alone.
 
-    agent: FloatArray
-    treasure: FloatArray
+    wants: slots whose touch pays, a word of eight each, ``[2, B, 8]``. detour: 0 for the slots one of which
+    an agent wants to be near, else infinite, ``[2, B, 8, 8]``.
+    """
+
+    wants: NDArray[np.uint64]
+    detour: FloatArray
+
+
+class _Sight:
+    """What the agents of ``batch`` rollouts see, laid out so that one look-up gives all observations.
+
+    An observation is a row of pairs of numbers, kept as complex ones: offsets, velocities, one-hots of two
+    types. ``offset [2, B, 8, 8]``: from agent i to slot j; the other parts are of agents and treasures.
+    """
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+        sizes = {
+            "offset": (2, batch, _SLOTS, _SLOTS),
+            "place": (batch, N_AGENTS),
+            "velocity": (batch, N_AGENTS),
+            "holding": (batch, N_AGENTS),
+            "deposit": (N_AGENTS,),
+            "treasure": (batch, N_TREASURES),
+        }
+        counts = [int(np.prod(shape)) for shape in sizes.values()]
+        starts = np.cumsum([0, *counts])
+        self._pairs = np.zeros(starts[-1], dtype=np.complex128)
+        part = {
+            name: self._pairs[start : start + count].reshape(shape)
+            for (name, shape), start, count in zip(sizes.items(), starts, counts, strict=False)
+        }
+        where = {
+            name: np.arange(start, start + count).reshape(shape)
+            for (name, shape), start, count in zip(sizes.items(), starts, counts, strict=False)
+        }
+        self.offset, self.place, self.velocity = part["offset"], part["place"], part["velocity"]
+        self.holding, self.treasure = part["holding"], part["treasure"]
+        part["deposit"][:] = _TYPE[[NONE] * N_COLLECTORS + list(range(N_TYPES))]
+
+        # Where a row's pairs come from. A deposit's row lacks what a collector holds: it starts a pair later.
+        own = np.stack([where["place"], where["velocity"], where["holding"]], axis=2)
+        own[:, N_COLLECTORS:, 1:] = own[:, N_COLLECTORS:, :2].copy()
+        n_others, n_parts = (N_AGENTS - 1) * 4, N_TREASURES * 2
+        self._index = np.empty((batch, N_AGENTS, 3 + n_others + n_parts), dtype=np.int64)
+        self._index[..., :3] = own
+        self._of_others = self._index[..., 3 : 3 + n_others]
+        self._of_treasures = self._index[..., 3 + n_others :]
+        # For the first thing in order; the others lie behind it, one after the other.
+        everyone = (batch, N_AGENTS)
+        others = [where["offset"][0, ..., 0], *(where[name][..., :1] for name in ("velocity", "deposit", "holding"))]
+        treasures = [where["offset"][1, ..., 0], where["treasure"][..., :1]]
+        self._others = np.tile(np.stack([np.broadcast_to(p, everyone) for p in others], axis=2), N_AGENTS - 1)
+        self._treasures = np.tile(np.stack([np.broadcast_to(p, everyone) for p in treasures], axis=2), N_TREASURES)
+
+    def rows(self, distance: FloatArray) -> FloatArray:
+        """All observations, ``[B, 8, 86]``: others and treasures nearest first, ties by index."""
+        order = distance[0].argsort(axis=2, kind="stable")[:, :, : N_AGENTS - 1]
+        np.add(_FOUR.take(order, axis=0).reshape(self._others.shape), self._others, out=self._of_others)
+        order = distance[1, :, :, :N_TREASURES].argsort(axis=2, kind="stable")
+        np.add(_TWO.take(order, axis=0).reshape(self._treasures.shape), self._treasures, out=self._of_treasures)
+        return self._pairs.take(self._index).view(np.float64)
+
+
+_FOUR, _TWO = (np.repeat(np.arange(_SLOTS)[:, None], n, axis=1) for n in (4, 2))
 
 
 class TreasureCollection:
@@ -96,7 +197,7 @@ class TreasureCollection:
     n_actions = len(DIRECTIONS)
     episode_steps = 100
     bodies = Bodies(
-        size=np.array([0.05] * N_COLLECTORS + [0.075] * N_TYPES),
+        size=np.array([COLLECTOR_SIZE] * N_COLLECTORS + [DEPOSIT_SIZE] * N_TYPES),
         mass=np.array([1.0] * N_COLLECTORS + [2.25] * N_TYPES),
         accel=np.full(N_AGENTS, 1.5),
         max_speed=np.ones(N_AGENTS),
@@ -105,6 +206,13 @@ class TreasureCollection:
     )
     state: TreasureState
     streams: Sequence[Draws]
+
+    def __init__(self) -> None:
+        self._sight = _Sight(0)
+        self._places = np.zeros((2, 0, 1, _SLOTS), dtype=np.complex128)
+        self._distance = np.zeros((2, 0, _SLOTS, _SLOTS))
+        self._known_places = self._known_hands = b""
+        self._hands: _Hands
 
     def reset(self, streams: Sequence[Draws]) -> Observations:
         self.streams = streams
@@ -120,22 +228,25 @@ class TreasureCollection:
         for rollout, draws in enumerate(streams):  # in the order of the original's draws
             self.state.position[rollout] = draws.uniform(-HALF_SIDE, HALF_SIDE, (N_AGENTS, 2))
             for treasure in range(N_TREASURES):
-                self.state.treasure_type[rollout, treasure] = draws.choice(N_TYPES)
+                self.state.treasure_type[rollout, treasure] = choose(draws, N_TYPES)
                 self.state.treasure_position[rollout, treasure] = _draw_place(draws)
-        return self._observe(self._distances())
+        self._measure()
+        return self._observe()
 
     def step(self, actions: IntArray) -> tuple[Observations, FloatArray]:
         state = self.state
-        direction = DIRECTIONS[actions]
-        state.position, state.velocity = move(self.bodies, state.position, state.velocity, direction)
-        apart = self._distances()
-        observations = self._observe(apart)
-        touches_treasure = apart.treasure[:, _COLLECTORS] < self.bodies.size[0] + TREASURE_SIZE
-        reaches = self.bodies.size[_COLLECTORS, None] + self.bodies.size[None, _DEPOSITS]
-        touches_deposit = apart.agent[:, _COLLECTORS, _DEPOSITS] < reaches
-        rewards = self._rewards(apart, touches_treasure, touches_deposit)
-        self._take_and_renew(touches_treasure)
-        state.holding[(self._carries_to() & touches_deposit).any(axis=2)] = NONE
+        direction = DIRECTIONS.take(actions, axis=0)
+        if state.position.tobytes() != self._known_places:  # a state from elsewhere
+            self._measure()
+        known = Apart(self._sight.offset[0], self._distance[0])
+        state.position, state.velocity = move(self.bodies, state.position, state.velocity, direction, known)
+        self._measure()
+        observations = self._observe()
+        touches = self._distance < _TOUCH
+        words = touches.view(np.uint64)[..., 0]
+        paid = (words & self._hands.wants).view(np.bool_).reshape(-1).nonzero()[0]
+        rewards = self._rewards(words[0] & _COLLECTORS_WORD, paid)
+        self._take_and_renew(touches, paid)
         return observations, rewards
 
     def discs(self, rollout: int = 0) -> Discs:
@@ -149,104 +260,103 @@ class TreasureCollection:
             colour=np.vstack([PALETTE[state.treasure_type[rollout, there]], collectors, _DEPOSIT * PALETTE]),
         )
 
-    def _distances(self) -> _Distances:
-        position = self.state.position
-        return _Distances(distances(position, position), distances(position, self.state.treasure_position))
-
-    def _observe(self, apart: _Distances) -> Observations:
+    def _measure(self) -> None:
+        """Offsets and distances of all that there is, from the places of now."""
         state = self.state
         batch = len(state.holding)
-        holding = np.full((batch, N_AGENTS), NONE)
-        holding[:, _COLLECTORS] = state.holding
-        agents = np.empty((batch, N_AGENTS, 4 + 2 * N_TYPES))
-        agents[..., 0:2] = state.position
-        agents[..., 2:4] = state.velocity
-        agents[..., 4:-N_TYPES] = _TYPE[_DEPOSIT_TYPE]
-        agents[..., -N_TYPES:] = _TYPE.take(holding, axis=0, mode="wrap")
-        treasures = np.empty((batch, N_TREASURES, 2 + N_TYPES))
-        treasures[..., 0:2] = state.treasure_position
-        treasures[..., 2:] = _TYPE.take(state.treasure_type, axis=0)
+        if batch != self._sight.batch:
+            self._sight = _Sight(batch)
+            self._places = np.zeros((2, batch, 1, _SLOTS), dtype=np.complex128)
+        places, offset = self._places, self._sight.offset
+        own = complex_of(state.position)
+        places[0, :, 0] = own
+        places[1, :, 0, :N_TREASURES] = complex_of(state.treasure_position)
+        middle = np.add.reduce(state.position[:, _COLLECTORS], axis=1)
+        middle /= N_COLLECTORS
+        places[1, :, 0, _MIDDLE] = complex_of(middle)
+        np.subtract(places, own[:, :, None], out=offset)
+        self._distance = lengths(offset)
+        self._distance[0].reshape(batch, -1)[:, :: _SLOTS + 1] = np.inf
+        self._known_places = state.position.tobytes()
 
-        # A deposit's row lacks what a collector holds, so it starts two numbers later.
-        rows = np.empty((batch, N_AGENTS, self.observation_sizes[0]))
-        rows[:, _COLLECTORS, 0:4] = agents[:, _COLLECTORS, 0:4]
-        rows[:, _COLLECTORS, 4:6] = agents[:, _COLLECTORS, -N_TYPES:]
-        rows[:, _DEPOSITS, 2:6] = agents[:, _DEPOSITS, 0:4]
-        others = rows[..., 6:62].reshape(batch, N_AGENTS, N_AGENTS - 1, -1)
-        _write_nearest_first(others, state.position, agents, apart.agent + _NOT_ONESELF)
-        seen_treasures = rows[..., 62:].reshape(batch, N_AGENTS, N_TREASURES, -1)
-        _write_nearest_first(seen_treasures, state.position, treasures, apart.treasure)
-        return rows[:, _COLLECTORS], rows[:, _DEPOSITS, 2:]
+    def _observe(self) -> Observations:
+        state, sight = self.state, self._sight
+        known = state.holding.tobytes() + state.treasure_type.tobytes()
+        if known != self._known_hands:
+            self._known_hands = known
+            self._hands = _hands(state.holding)
+            sight.holding[:, _COLLECTORS] = _TYPE[state.holding]
+            sight.treasure[:] = _TYPE[state.treasure_type]
+        sight.place[:] = self._places[0, :, 0]
+        sight.velocity[:] = complex_of(state.velocity)
+        rows = sight.rows(self._distance)
+        return rows[:, _COLLECTORS], rows[:, N_COLLECTORS:, 2:]
 
-    def _rewards(
-        self, apart: _Distances, touches_treasure: BoolArray, touches_deposit: BoolArray
-    ) -> FloatArray:
+    def _rewards(self, touched: NDArray[np.uint64], paid: IntArray) -> FloatArray:
         """Shared: 5 for each touch of a free collector and a treasure, or of a carrier and its deposit.
 
         Own: a collector loses 5 for each collector it touches, and 0.1 times the way to the nearest treasure,
         or to its deposit if it carries one; a deposit 0.1 times the way to the nearest collector with a
         treasure of its type, or to the middle of all collectors if there is none.
         """
-        state = self.state
-        free = state.holding == NONE
-        carries_to = self._carries_to()
-        picks = np.count_nonzero(touches_treasure & free[..., None], axis=(1, 2))
-        shared = TOUCH_REWARD * (picks + np.count_nonzero(carries_to & touches_deposit, axis=(1, 2)))
-        to_deposit = apart.agent[:, _COLLECTORS, _DEPOSITS]
+        way = self._distance + self._hands.detour
+        way = np.minimum(way[0], way[1])
+        while way.shape[2] > 1:
+            half = way.shape[2] // 2
+            way = np.minimum(way[:, :, :half], way[:, :, half:])
+        way = way[:, :, 0]
+        rewards = np.bitwise_count(touched) * -COLLISION_PENALTY
+        if len(paid):
+            rollout = paid // _SLOTS**2 % len(rewards)
+            rewards += TOUCH_REWARD * np.bincount(rollout, minlength=len(rewards))[:, None]
+        way *= DISTANCE_PENALTY
+        rewards -= way
+        return np.asarray(rewards)
 
-        among = apart.agent[:, _COLLECTORS, _COLLECTORS]
-        touched = np.count_nonzero(among < 2 * self.bodies.size[0], axis=2) - 1  # all but oneself
-        to_own_deposit = np.where(carries_to, to_deposit, 0.0).sum(axis=2)
-        way = np.where(free, apart.treasure[:, _COLLECTORS].min(axis=2), to_own_deposit)
-        collectors = shared[:, None] - COLLISION_PENALTY * touched - DISTANCE_PENALTY * way
-
-        to_carrier = np.where(carries_to, to_deposit, np.inf).min(axis=1)
-        middle = state.position[:, _COLLECTORS].mean(axis=1, keepdims=True)
-        to_middle = lengths(middle - state.position[:, _DEPOSITS])
-        way = np.where(carries_to.any(axis=1), to_carrier, to_middle)
-        deposits = shared[:, None] - DISTANCE_PENALTY * way
-        return np.concatenate([collectors, deposits], axis=1)
-
-    def _take_and_renew(self, touches_treasure: BoolArray) -> None:
+    def _take_and_renew(self, touches: BoolArray, paid: IntArray) -> None:
         """Treasures in order: one that lies there goes to the first free collector that touches it; one that
-        was taken in an earlier step is put out anew."""
+        was taken in an earlier step is put out anew. Then what is at its deposit is brought."""
         state = self.state
-        gone = np.argwhere(~state.treasure_alive).tolist()
-        can_take = touches_treasure & (state.holding == NONE)[..., None] & state.treasure_alive[:, None]
-        for rollout, treasure, collector in np.argwhere(can_take.transpose(0, 2, 1)).tolist():
-            if state.treasure_alive[rollout, treasure] and state.holding[rollout, collector] == NONE:
-                state.holding[rollout, collector] = state.treasure_type[rollout, treasure]
+        holding, alive = state.holding, state.treasure_alive
+        gone = (~alive).reshape(-1).nonzero()[0].tolist()
+        carriers, takers = [], []
+        for at in paid.tolist():
+            group_and_rollout, cell = divmod(at, _SLOTS**2)
+            group, rollout = divmod(group_and_rollout, len(alive))
+            collector, slot = divmod(cell, _SLOTS)
+            if group:
+                takers.append((rollout, slot, collector))
+            else:
+                carriers.append((rollout, collector))
+        for rollout, treasure, collector in sorted(takers):
+            if alive[rollout, treasure] and holding[rollout, collector] == NONE:
+                kind = state.treasure_type[rollout, treasure]
+                holding[rollout, collector] = kind
                 state.treasure_position[rollout, treasure] = AWAY
-                state.treasure_alive[rollout, treasure] = False
-        for rollout, treasure in gone:
+                alive[rollout, treasure] = False
+                if touches[0, rollout, collector, N_COLLECTORS + kind]:
+                    carriers.append((rollout, collector))
+        for rollout, collector in carriers:
+            holding[rollout, collector] = NONE
+        for at in gone:
+            rollout, treasure = divmod(at, N_TREASURES)
             draws = self.streams[rollout]
             if draws.uniform(0.0, 1.0) <= RESPAWN_PROBABILITY:
                 state.treasure_position[rollout, treasure] = _draw_place(draws)
-                state.treasure_type[rollout, treasure] = draws.choice(N_TYPES)
-                state.treasure_alive[rollout, treasure] = True
-
-    def _carries_to(self) -> BoolArray:
-        """Which deposit each collector's treasure belongs to: ``[B, 6, 2]``."""
-        return np.asarray(self.state.holding[..., None] == np.arange(N_TYPES))
+                state.treasure_type[rollout, treasure] = choose(draws, N_TYPES)
+                alive[rollout, treasure] = True
 
 
-def _write_nearest_first(
-    seen: FloatArray, here: FloatArray, things: FloatArray, distance: FloatArray
-) -> None:
-    """Write to ``seen [B, 8, n, k]`` the n nearest of m things, ties by index, as seen from ``here [B, 8,
-    2]``.
-
-    things ``[B, m, k]``: a thing's place, seen as an offset, and what all see alike; distance ``[B, 8, m]``.
-    """
-    m, k = things.shape[1:]
-    nearest = np.argsort(distance, axis=2, kind="stable")[:, :, : seen.shape[2]]
-    nearest = nearest + m * np.arange(len(things))[:, None, None]
-    for first in range(0, len(things), _CHUNK):
-        part = slice(first, first + _CHUNK)
-        rows = things.reshape(-1, k).take(nearest[part], axis=0)
-        for axis in (0, 1):
-            rows[..., axis] -= here[part, :, axis, None]
-        seen[part] = rows
+def _hands(holding: IntArray) -> _Hands:
+    holds = np.full((len(holding), N_AGENTS), NONE)
+    holds[:, _COLLECTORS] = holding
+    wanted = _WANTS.take(holds, axis=1, mode="wrap")
+    carried = wanted[0, :, :, N_COLLECTORS:].transpose(0, 2, 1).copy()  # to deposits, by all
+    wanted[:, :, N_COLLECTORS:] = False
+    detour = np.where(wanted, 0.0, np.inf)
+    detour[0, :, N_COLLECTORS:] = np.where(carried, 0.0, np.inf)
+    detour[1, :, N_COLLECTORS:, _MIDDLE] = np.where(carried.any(axis=2), np.inf, 0.0)
+    return _Hands(_WANTS_WORD.take(holds, axis=1, mode="wrap"), detour)
 
 
 def _draw_place(draws: Draws) -> FloatArray:

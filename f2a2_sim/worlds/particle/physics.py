@@ -113,22 +113,16 @@ def apart(position: FloatArray) -> Apart:
     """Of agents at ``position [B, A, 2]``."""
     places = complex_of(position)
     offset = places[:, None, :] - places[:, :, None]
-    distance = lengths(offset)
+    x_y = offset.view(np.float64)
+    x_y = x_y * x_y
+    distance = np.sqrt(x_y[..., ::2] + x_y[..., 1::2])
     distance.reshape(len(places), -1)[:, :: places.shape[1] + 1] = np.inf
     return Apart(offset, distance)
 
 
 def complex_of(x_y: FloatArray) -> ComplexArray:
     """``[..., 2]`` seen as complex numbers ``[...]``."""
-    return np.asarray(np.ascontiguousarray(x_y).view(np.complex128)[..., 0])
-
-
-def lengths(offsets: ComplexArray) -> FloatArray:
-    """Euclidean norms of contiguous ``[...]``, by the plain formula, which ``abs`` does not keep to."""
-    x_y = offsets.view(np.float64)
-    x_y = x_y * x_y
-    squared = x_y[..., ::2] + x_y[..., 1::2]
-    return np.asarray(np.sqrt(squared, out=squared))
+    return x_y.view(np.complex128)[..., 0]
 
 
 def move(

@@ -38,7 +38,7 @@ DIRECTIONS = np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]], dtype=np.float
 class Apart(NamedTuple):
     """How agents lie to one another: offset of j from i as ``x + iy``, and distance, both ``[B, A, A]``.
 
-    An agent's distance to itself is infinite.
+    An agent is farther from itself than it could be from another.
     """
 
     offset: ComplexArray

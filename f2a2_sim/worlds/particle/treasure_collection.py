@@ -63,7 +63,6 @@ _MIDDLE = N_TREASURES
 
 _TYPE = complex_of(one_hot_rows(N_TYPES))
 
-
 _FREE, _DEPOSIT_ROW = N_TYPES, N_TYPES + 1
 """Rows behind those of the types in the tables of what is wanted: of the free, and of deposits."""
 
@@ -97,7 +96,13 @@ _COLLECTORS_WORD = (np.arange(_SLOTS) < N_COLLECTORS).view(np.uint64)[0]
 _LAST = np.iinfo(np.int64).max
 _FAR = 2.0**60  # farther than anything, and yet a number that can be put in order by its bits
 _TO_SMALL = 2.0**-320
-_FOUR, _TWO = (np.repeat(np.arange(_SLOTS)[:, None], n, axis=1) for n in (4, 2))
+
+_OF_AGENT, _OF_TREASURE = 4, 2  # pairs of numbers that are seen of another agent, and of a treasure
+_OF_OTHERS, _OF_TREASURES = (N_AGENTS - 1) * _OF_AGENT, N_TREASURES * _OF_TREASURE
+_SLOT_BY_AGENT_PAIR, _SLOT_BY_TREASURE_PAIR = (
+    np.repeat(np.arange(_SLOTS)[:, None], pairs, axis=1) for pairs in (_OF_AGENT, _OF_TREASURE)
+)
+
 
 @dataclass
 class TreasureState:
@@ -144,7 +149,7 @@ class _Scene:
         self.holding, self.treasure = part["holding"], part["treasure"]
         self.velocity = part["velocity"].view(np.float64)
         place, self.offset = part["place"], part["offset"]
-        self.agents, others = place.view(np.float64)
+        self.agents, others = place.view(np.float64)  # x and y of all, in one flat axis
         self._treasures, self._middle = others[:, : 2 * N_TREASURES], others[:, 2 * _MIDDLE : 2 * _MIDDLE + 2]
         self._there, self._here = place[:, :, None], place[0, :, :, None]
         self._offset_xy = self.offset.view(np.float64)
@@ -169,9 +174,10 @@ class _Scene:
         # Where a row's pairs come from. A deposit's row lacks what a collector holds: it starts a pair later.
         own = np.stack([at["place"][0], at["velocity"], at["holding"]], axis=2)
         own[:, N_COLLECTORS:, 1:] = own[:, N_COLLECTORS:, :2].copy()
-        self._index = np.empty((batch, N_AGENTS, 43), dtype=np.int64)
+        self._index = np.empty((batch, N_AGENTS, 3 + _OF_OTHERS + _OF_TREASURES), dtype=np.int64)
         self._index[..., :3] = own
-        self._index_agents, self._index_treasures = self._index[..., 3:31], self._index[..., 31:]
+        self._index_others = self._index[..., 3 : 3 + _OF_OTHERS]
+        self._index_treasures = self._index[..., 3 + _OF_OTHERS :]
         of_agent = [at["offset"][0, ..., 0], at["velocity"][:, :1], at["deposit"][:1], at["holding"][:, :1]]
         of_treasure = [at["offset"][1, ..., 0], at["treasure"][:, :1]]
         # Those of the first in its group; the others' lie behind, one after the other.
@@ -179,6 +185,10 @@ class _Scene:
             np.tile(np.stack(np.broadcast_arrays(*parts), axis=2), n)
             for parts, n in ((of_agent, N_AGENTS - 1), (of_treasure, N_TREASURES))
         )
+
+    def __reduce__(self) -> tuple[type[_Scene], tuple[int]]:
+        """A copy is a new one: copied arrays would no longer share their memory."""
+        return _Scene, (self.batch,)
 
     def measure(self, state: TreasureState) -> None:
         """Offsets and distances from the places of now."""
@@ -219,10 +229,10 @@ class _Scene:
         """Of all agents, ``[B, 8, 86]``: others and treasures nearest first, ties by index."""
         agents, treasures = self._nearest_first()
         shape = (self.batch, N_AGENTS, -1)
-        rows = _FOUR.take(agents, axis=0).reshape(shape)
-        np.add(rows[..., :28], self._first_agent, out=self._index_agents)
-        rows = _TWO.take(treasures, axis=0).reshape(shape)
-        np.add(rows[..., :12], self._first_treasure, out=self._index_treasures)
+        slots = _SLOT_BY_AGENT_PAIR.take(agents, axis=0).reshape(shape)
+        np.add(slots[..., :_OF_OTHERS], self._first_agent, out=self._index_others)
+        slots = _SLOT_BY_TREASURE_PAIR.take(treasures, axis=0).reshape(shape)
+        np.add(slots[..., :_OF_TREASURES], self._first_treasure, out=self._index_treasures)
         return self._pairs.take(self._index).view(np.float64)
 
     def _nearest_first(self) -> IntArray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,11 +9,9 @@ from numpy.typing import NDArray
 
 from f2a2_sim.errors import UsageError
 from f2a2_sim.randomness import Streams
-from f2a2_sim.worlds.particle import RoverTower, TreasureCollection
+from f2a2_sim.worlds.particle import RULES
 from f2a2_sim.worlds.particle.base import Observations as RoleObservations
 from f2a2_sim.worlds.particle.base import Rules
-
-RULES: dict[str, Callable[[], Rules]] = {"ctc": TreasureCollection, "rover_tower": RoverTower}
 
 
 def rules_of(world: str) -> Rules:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from f2a2_sim.errors import UsageError
@@ -10,12 +10,9 @@ from f2a2_sim.opponents.factory import make_opponent
 from f2a2_sim.worlds.base import World
 from f2a2_sim.worlds.battle import BattleWorld
 from f2a2_sim.worlds.battle_engine import N_ACTIONS, OBSERVATION_SIZE
-from f2a2_sim.worlds.particle import RoverTower, TreasureCollection
-from f2a2_sim.worlds.particle.base import Rules
+from f2a2_sim.worlds.particle import RULES
 from f2a2_sim.worlds.particle.parallel import ParallelParticleWorld
 from f2a2_sim.worlds.pettingzoo import PettingZooWorld
-
-_PARTICLE_WORLDS: dict[str, Callable[[], Rules]] = {"ctc": TreasureCollection, "rover_tower": RoverTower}
 
 
 def make_world(
@@ -40,7 +37,7 @@ def make_world(
         raise UsageError(
             f"world.episode_steps = {episode_steps}: expected at least 1; give a longer episode."
         )
-    if rollouts > 1 and env not in _PARTICLE_WORLDS:
+    if rollouts > 1 and env not in RULES:
         raise UsageError(f"world.rollouts = {rollouts}: {env!r} is played once at a time; set it to 1.")
     world: BattleWorld | PettingZooWorld | ParallelParticleWorld
     if env == "battle":
@@ -50,7 +47,7 @@ def make_world(
             raise UsageError(f"world.map_size = {map_size}: only battle has a map; remove it.")
         world = (
             _particle_world(env, episode_steps, env_args, rollouts)
-            if env in _PARTICLE_WORLDS
+            if env in RULES
             else PettingZooWorld(env, env_args or {}, episode_steps)
         )
         if agents not in (None, len(world.agents)):
@@ -95,6 +92,6 @@ def _particle_world(
             f"world.env_args = {dict(env_args)!r}: {env} takes none; remove it, and use world.episode_steps."
         )
     if rollouts > 1:
-        return ParallelParticleWorld(_PARTICLE_WORLDS[env](), rollouts, episode_steps)
+        return ParallelParticleWorld(RULES[env](), rollouts, episode_steps)
     own_args = {"max_cycles": episode_steps, "render_mode": "rgb_array"}
     return PettingZooWorld(f"f2a2_sim.worlds.particle:{env}", own_args, episode_steps)

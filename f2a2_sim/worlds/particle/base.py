@@ -28,7 +28,7 @@ class Draws(Protocol):
 
     def uniform(self, low: float, high: float, size: Any = None) -> Any: ...
 
-    def choice(self, a: int) -> Any: ...
+    def choice(self, a: int, size: Any = None) -> Any: ...
 
     def shuffle(self, x: list[int]) -> None: ...
 
@@ -62,6 +62,15 @@ class Rules(Protocol):
     def step(self, actions: IntArray) -> tuple[Observations, FloatArray]: ...
 
     def discs(self, rollout: int = 0) -> Discs: ...
+
+
+def choose(draws: Draws, n: int, size: Any = None) -> Any:
+    """What ``draws.choice(n, size)`` gives, in a quarter of its time: it asks for these very numbers."""
+    if isinstance(draws, np.random.Generator):
+        return draws.integers(n, size=size)
+    if isinstance(draws, np.random.RandomState):
+        return draws.randint(n, size=size)
+    return draws.choice(n, size)
 
 
 def one_hot_rows(n: int) -> FloatArray:

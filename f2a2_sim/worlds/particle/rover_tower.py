@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from f2a2_sim.worlds.particle.base import (
     Discs,
     Draws,
     Observations,
+    choose,
     one_hot_rows,
 )
 from f2a2_sim.worlds.particle.physics import DIRECTIONS, Bodies, FloatArray, IntArray, move
@@ -73,6 +75,41 @@ class RoverTowerState:
         return np.take_along_axis(self.position, self.rover_of[..., None], axis=1)
 
 
+class _Guidance(NamedTuple):
+    """What follows from pairing and goals, and so holds for an episode.
+
+    Numbers of rovers, towers and messages are those in a batch's flat list of ``4 B``. rover_of: the rover of
+    each tower, ``[B, 4]``. heard: the message for each rover, ``[B, 4]``. paid: the rover that each agent is
+    paid for, ``[B, 8]``. goal: where each rover should go, ``[B, 4, 2]``. rovers, towers: observations, so
+    far as they do not change.
+    """
+
+    rover_of: IntArray
+    heard: IntArray
+    paid: IntArray
+    goal: FloatArray
+    rovers: FloatArray
+    towers: FloatArray
+
+
+def _guidance(state: RoverTowerState) -> _Guidance:
+    batch = len(state.goal)
+    tower_of, first = state.tower_of, N_PAIRS * np.arange(batch)[:, None]
+    rovers, towers = np.zeros((batch, N_PAIRS, 13)), np.zeros((batch, N_PAIRS, 8))
+    rovers[..., :4] = _PARTNER[tower_of]
+    towers[..., :4] = _PARTNER[state.rover_of]
+    towers[..., 6:] = state.goal_position
+    rover_of = state.rover_of + first
+    return _Guidance(
+        rover_of=rover_of,
+        heard=tower_of + first,
+        paid=np.concatenate([np.broadcast_to(np.arange(N_PAIRS) + first, rover_of.shape), rover_of], axis=1),
+        goal=np.take_along_axis(state.goal_position, tower_of[..., None], axis=1),
+        rovers=rovers,
+        towers=towers,
+    )
+
+
 class RoverTower:
     """The rules of Rover Tower for a batch of rollouts; see ``Rules``.
 
@@ -96,23 +133,38 @@ class RoverTower:
     )
     state: RoverTowerState
 
+    def __init__(self) -> None:
+        self._rovers = self.bodies.first(N_PAIRS)
+        self._guidance_of = b""
+        self._guidance: _Guidance
+
     def reset(self, streams: Sequence[Draws]) -> Observations:
-        starts = [_draw_episode(draws) for draws in streams]
-        rover_of, goal, position, landmarks = (np.array(part) for part in zip(*starts, strict=True))
-        self.state = RoverTowerState(
-            position=position,
-            velocity=np.zeros_like(position),
-            rover_of=rover_of,
-            goal=goal,
-            landmark_position=landmarks,
-            message=np.full_like(goal, NONE),
+        batch = len(streams)
+        self.state = state = RoverTowerState(
+            position=np.empty((batch, N_AGENTS, 2)),
+            velocity=np.zeros((batch, N_AGENTS, 2)),
+            rover_of=np.empty((batch, N_PAIRS), dtype=np.int64),
+            goal=np.empty((batch, N_PAIRS), dtype=np.int64),
+            landmark_position=np.empty((batch, N_LANDMARKS, 2)),
+            message=np.full((batch, N_PAIRS), NONE),
         )
+        for rollout, draws in enumerate(streams):  # in the order of the original's draws
+            pairing = list(range(N_PAIRS))
+            draws.shuffle(pairing)
+            state.rover_of[rollout] = pairing
+            state.goal[rollout] = choose(draws, N_LANDMARKS, N_PAIRS)
+            places = draws.uniform(-HALF_SIDE, HALF_SIDE, (N_AGENTS + N_LANDMARKS, 2))
+            state.position[rollout] = places[:N_AGENTS]
+            state.landmark_position[rollout] = places[N_AGENTS:]
         return self._observe()
 
     def step(self, actions: IntArray) -> tuple[Observations, FloatArray]:
         state = self.state
-        direction = DIRECTIONS[actions]
-        state.position, state.velocity = move(self.bodies, state.position, state.velocity, direction)
+        direction = DIRECTIONS.take(actions, axis=0)
+        rovers = slice(0, N_PAIRS)
+        state.position[:, rovers], state.velocity[:, rovers] = move(
+            self._rovers, state.position[:, rovers], state.velocity[:, rovers], direction[:, rovers]
+        )
         state.message = actions[:, N_PAIRS:]
         return self._observe(), self._rewards()
 
@@ -128,28 +180,23 @@ class RoverTower:
 
     def _observe(self) -> Observations:
         state = self.state
-        tower_of = state.tower_of
-        heard = _SYMBOL[np.take_along_axis(state.message, tower_of, axis=1)]
-        own = (state.position[:, :N_PAIRS], state.velocity[:, :N_PAIRS])
-        rovers = np.concatenate([_PARTNER[tower_of], heard, *own], axis=2)
-        towers = np.concatenate([_PARTNER[state.rover_of], state.led_position, state.goal_position], axis=2)
+        of_episode = state.rover_of.tobytes() + state.goal.tobytes() + state.landmark_position.tobytes()
+        if of_episode != self._guidance_of:
+            self._guidance_of, self._guidance = of_episode, _guidance(state)
+        guidance = self._guidance
+        position = state.position[:, :N_PAIRS]
+        rovers, towers = guidance.rovers.copy(), guidance.towers.copy()
+        rovers[..., 4:9] = _SYMBOL.take(state.message.take(guidance.heard), axis=0)
+        rovers[..., 9:11] = position
+        rovers[..., 11:] = state.velocity[:, :N_PAIRS]
+        towers[..., 4:6] = position.reshape(-1, 2).take(guidance.rover_of, axis=0)
         return rovers, towers
 
     def _rewards(self) -> FloatArray:
         """Both of a pair get -q, and 10 more where q, the squared distance of rover and goal, is small."""
-        state = self.state
-        x, y = np.moveaxis(state.led_position - state.goal_position, 2, 0)
-        squared = np.square(x) + np.square(y)
-        of_pair = -squared + BONUS * (squared < BONUS_SQUARED_DISTANCE)
-        of_rover = np.take_along_axis(of_pair, state.tower_of, axis=1)
-        return np.concatenate([of_rover, of_pair], axis=1)
-
-
-def _draw_episode(draws: Draws) -> tuple[list[int], list[int], FloatArray, FloatArray]:
-    """Pairing, goals, agents' places, landmarks' places, in the order of the original's draws."""
-    rover_of = list(range(N_PAIRS))
-    draws.shuffle(rover_of)
-    goal = [int(draws.choice(N_LANDMARKS)) for _ in range(N_PAIRS)]
-    agents = draws.uniform(-HALF_SIDE, HALF_SIDE, (N_AGENTS, 2))
-    landmarks = draws.uniform(-HALF_SIDE, HALF_SIDE, (N_LANDMARKS, 2))
-    return rover_of, goal, agents, landmarks
+        way = self.state.position[:, :N_PAIRS] - self._guidance.goal
+        way *= way
+        squared = way[..., 0] + way[..., 1]
+        of_rover = BONUS * (squared < BONUS_SQUARED_DISTANCE)
+        of_rover -= squared
+        return np.asarray(of_rover.take(self._guidance.paid))

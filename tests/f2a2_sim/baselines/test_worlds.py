@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from f2a2_sim.baselines.worlds import RULES, ParticleEpisodes, rules_of
+from f2a2_sim.baselines.worlds import ParticleEpisodes, rules_of
 from f2a2_sim.errors import UsageError
 from f2a2_sim.learners.attention_shape import group_agents
 from f2a2_sim.randomness import Streams
+from f2a2_sim.worlds.particle import RULES
 
 WORLDS = sorted(RULES)
 

@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 
 from f2a2_sim.worlds.factory import make_world
-from f2a2_sim.worlds.particle import RoverTower, TreasureCollection
+from f2a2_sim.worlds.particle import RULES
 from f2a2_sim.worlds.particle.parallel import ParallelParticleWorld
-
-RULES = {"ctc": TreasureCollection, "rover_tower": RoverTower}
 
 
 @pytest.mark.parametrize("name", RULES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from f2a2_sim.worlds.particle import TreasureCollection
 from f2a2_sim.worlds.particle.base import NONE
+from f2a2_sim.worlds.particle.treasure_collection import _Scene
 
 STAY = np.zeros((1, 8), dtype=np.int64)
 
@@ -158,3 +160,31 @@ def test_the_equally_far_are_seen_in_their_order() -> None:
     for row in (*collectors[0], *deposits[0]):
         assert row[-24:].reshape(6, 4)[:, 3].tolist() == [1, 0, 0, 1, 1, 0]
     assert state.treasure_alive.all()
+
+
+def test_order_by_distance_is_that_of_a_stable_argsort() -> None:
+    """Zeros, ties, neighbours among floats and distances of all sizes; an agent never sees itself."""
+    scene, rng = _Scene(50), np.random.default_rng(1)
+    pool = np.array([0.0, 1e-9, 0.5, np.nextafter(0.5, 1.0), 1.0, 2.0, 1412.8, 1e6, 1e15])
+    scene.distance[:] = np.where(rng.random(scene.distance.shape) < 0.3, rng.random(), 0.0)
+    scene.distance += rng.choice(pool, scene.distance.shape)
+    ordered = scene._nearest_first()
+    oneself = np.diag(np.full(8, np.inf))
+    agents = np.argsort(scene.distance[0] + oneself, axis=2, kind="stable")
+    treasures = np.argsort(scene.distance[1, ..., :6], axis=2, kind="stable")
+    np.testing.assert_array_equal(ordered[0, ..., :7], agents[..., :7])
+    np.testing.assert_array_equal(ordered[1, ..., :6], treasures)
+
+
+def test_a_copy_goes_on_as_the_original() -> None:
+    rules = TreasureCollection()
+    rules.reset([np.random.default_rng(seed) for seed in range(3)])
+    actions = np.random.default_rng(0).integers(5, size=(60, 3, 8))
+    for chosen in actions[:30]:
+        rules.step(chosen)
+    other = copy.deepcopy(rules)
+    for chosen in actions[30:]:
+        (ours, paid), (theirs, paid_too) = rules.step(chosen), other.step(chosen)
+        np.testing.assert_array_equal(paid, paid_too)
+        for seen, seen_too in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(seen, seen_too)

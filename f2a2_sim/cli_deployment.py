@@ -90,6 +90,10 @@ def agent(
     join_timeout_s: Annotated[
         float, typer.Option("--join-timeout-s", min=0.1, help="Longest wait for the world.")
     ] = 60.0,
+    world_timeout_s: Annotated[
+        float,
+        typer.Option("--world-timeout-s", min=1.0, help="It ends when it has heard nothing for so long."),
+    ] = 300.0,
     emulate_network: Annotated[
         bool,
         typer.Option("--emulate-network", help="Lose and delay messages as the scenario's links do."),
@@ -106,7 +110,9 @@ def agent(
     from f2a2_sim.deployment.agent import AgentOptions
     from f2a2_sim.deployment.launch import take_part
 
-    options = AgentOptions(number[0], world, bind, address, out, join_timeout_s, emulate_network)
+    options = AgentOptions(
+        number[0], world, bind, address, out, join_timeout_s, world_timeout_s, emulate_network
+    )
     for one, why in sorted(take_part(number, options, _keys(keys, insecure)).items()):
         typer.echo(f"agent {one}: {why}")
 
@@ -124,6 +130,9 @@ def launch(
         typer.Option("--emulate-network", help="Lose and delay messages as the scenario's links do."),
     ] = False,
     out: OutOption = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="SCENARIO is the folder of a launched run that goes on.")
+    ] = False,
     quiet: QuietOption = False,
 ) -> None:
     """Start a scenario's world and all its agents as real processes on this machine.
@@ -133,9 +142,13 @@ def launch(
       f2a2-sim launch battle_16 --processes 4
     """
     from f2a2_sim.deployment.launch import launch as start
+    from f2a2_sim.deployment.launch import launch_again
 
+    if resume:
+        _finish(*launch_again(Path(scenario), processes, emulate_network, progress=not quiet), launched=True)
+        return
     loaded = checked(scenario, overrides or [])
-    _finish(*start(loaded, processes, out, insecure, emulate_network, progress=not quiet))
+    _finish(*start(loaded, processes, out, insecure, emulate_network, progress=not quiet), launched=True)
 
 
 def keys(
@@ -177,6 +190,7 @@ def _keys(folder: Path | None, insecure: bool) -> Keys:
     return Keys(folder)
 
 
-def _finish(folder: RunFolder, summary: Summary) -> None:
-    end_if_interrupted(summary.status, folder.path, f"f2a2-sim world --resume {folder.path}")
+def _finish(folder: RunFolder, summary: Summary, launched: bool = False) -> None:
+    role = "launch" if launched else "world"
+    end_if_interrupted(summary.status, folder.path, f"f2a2-sim {role} --resume {folder.path}")
     typer.echo(f"Run folder: {folder.path}\nReport:     {folder.report_file}")

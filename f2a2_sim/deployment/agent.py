@@ -76,6 +76,7 @@ class AgentOptions:
     folder: Path | None = None
     """Its checkpoints and log; None = runs/agent-N-RUN."""
     join_timeout_s: float = 60.0
+    world_timeout_s: float = 300.0
     emulate_network: bool = False
 
 
@@ -221,7 +222,8 @@ class AgentNode:
         self._exchange.when_mixed(self._training.mixed)
         self._exchange.when_behind(self._training.catch_up)
         self._agenda.handle({"ping": self._on_ping, "checkpoint": self._on_checkpoint})
-        self._last_step = -1
+        self._last_step = self._acted_step = -1
+        self._heard_world_s = time.monotonic()
         self._next_checkpoint = 1
         self._training.start()
         self._journal = Journal(folder.path / "journal")
@@ -247,6 +249,13 @@ class AgentNode:
             if self._hear_peers() or self._hear_world():
                 continue
             self._note_connections()
+            if time.monotonic() - self._heard_world_s > self._options.world_timeout_s:
+                self._save()
+                raise RunError(
+                    f"agent {self._me}: nothing has come from the world at {self._options.world} for "
+                    f"{self._options.world_timeout_s:g} s (--world-timeout-s). What it has learnt is in "
+                    f"{self._folder.path if self._folder else ''}; start it again to go on"
+                )
             due_s = min(self._agenda.next_time_s(), self._carrier.next_departure_s())
             wait_s = min(max(due_s - self._clock(), 0.0), _LONGEST_POLL_S)
             if wait_s > 0:
@@ -330,6 +339,11 @@ class AgentNode:
         if observations is None:
             return
         self._exchange.hear_steps()
+        self._heard_world_s = time.monotonic()
+        if told.step == self._last_step:  # a world that has come back asks again
+            if self._acted_step == told.step and told.alive and not told.done:
+                self._act_done(self._me, told.step)
+            return
         in_order = told.step == self._last_step + 1
         population.observe(observations)
         if told.episode_step > 0:
@@ -397,6 +411,7 @@ class AgentNode:
 
     def _on_pong(self, message: Message) -> None:
         told = say.read(say.Pong, message)
+        self._heard_world_s = time.monotonic()
         if told is not None:
             self._clock.learn(told.asked_s, told.run_s)
 
@@ -407,6 +422,7 @@ class AgentNode:
     # ------------------------------------------------------------ to the world
 
     def _act_done(self, agent: int, step: int) -> None:
+        self._acted_step = step
         action = np.asarray(self._population.actions[agent], dtype=np.int64)
         self._say("act", say.Act(step=step), {"action": action})
 

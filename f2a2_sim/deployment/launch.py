@@ -154,16 +154,34 @@ def launch(
     if not insecure:
         keys = Keys(folder.path / "keys")
         make_keys(folder.path / "keys", [WORLD, *(agent_name(agent) for agent in range(n))])
-    crew = _Crew(folder, n, count, keys, emulate_network)
     with folder.lock():
         folder.write_scenario(dump_scenario(scenario))
-        try:
-            summary = _serve(
-                scenario, folder, "tcp://127.0.0.1:*", keys, progress, crew.start, crew.look, resuming=False
-            )
-        finally:
-            crew.end()
-    return folder, summary
+        crew = _Crew(folder, n, count, keys, emulate_network)
+        return folder, _see_through(scenario, folder, keys, crew, progress, resuming=False)
+
+
+def launch_again(
+    run_dir: Path, processes: int | None = None, emulate_network: bool = False, progress: bool = True
+) -> tuple[RunFolder, Summary]:
+    """Go on with a launched run that was interrupted or killed: everybody from the own newest checkpoint."""
+    folder = RunFolder.open(run_dir)
+    scenario = load_scenario(folder.scenario_file)
+    n = len(build_world(scenario).agents)
+    count = min(n, _MOST_PROCESSES) if processes is None else processes
+    keys = Keys(folder.path / "keys" if (folder.path / "keys").is_dir() else None)
+    with folder.lock():
+        crew = _Crew(folder, n, count, keys, emulate_network)
+        return folder, _see_through(scenario, folder, keys, crew, progress, resuming=True)
+
+
+def _see_through(
+    scenario: Scenario, folder: RunFolder, keys: Keys, crew: _Crew, progress: bool, resuming: bool
+) -> Summary:
+    """Host the world and its crew to the end."""
+    try:
+        return _serve(scenario, folder, "tcp://127.0.0.1:*", keys, progress, crew.start, crew.look, resuming)
+    finally:
+        crew.end()
 
 
 class _Crew:
@@ -186,6 +204,7 @@ class _Crew:
                 command += ["--id", str(number)]
             place = self._folder.path / "agents"
             command += ["--out", str(place if len(share) > 1 else place / agent_name(share[0]))]
+            command += ["--world-timeout-s", "60"]
             command += ["--insecure"] if self._keys.folder is None else ["--keys", str(self._keys.folder)]
             command += ["--emulate-network"] if self._emulate else []
             log = open(place / f"process-{index}.log", "wb")  # noqa: SIM115 (closed at the end)

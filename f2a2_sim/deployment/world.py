@@ -22,7 +22,7 @@ from f2a2_sim.deployment import messages as say
 from f2a2_sim.deployment.clock import RunClock
 from f2a2_sim.deployment.journal import Journal
 from f2a2_sim.deployment.roll import Roll
-from f2a2_sim.errors import RunError
+from f2a2_sim.errors import RunError, UsageError
 from f2a2_sim.learners.base import joint_information
 from f2a2_sim.randomness import Streams
 from f2a2_sim.results.folder import RunFolder
@@ -111,6 +111,8 @@ class WorldServer:
         self._finished: set[int] = set()
         self._ended: str | None = None
         self._saved_at_s = 0.0
+        self._open = False
+        """Whether agents can be told anything yet."""
 
     # ------------------------------------------------------------ from start to end
 
@@ -130,11 +132,12 @@ class WorldServer:
             endpoint = self._hub.bind(self._options.bind)
             self._log(f"listening at {endpoint}")
             self._options.on_bound(endpoint)
+            self._open = True
             self._gather()
-            if not resuming:
+            if self._episode < 0:
                 self._begin_episode()
-            else:
-                self._show()
+                self._save(over=False)
+            self._show()
             while self._ended is None and not self._interrupted():
                 self._advance()
             return self._finish()
@@ -193,22 +196,30 @@ class WorldServer:
         self._save_if_due()
 
     def _take_step(self, alive: set[int]) -> None:
-        world = self._world
-        shape = (self._n,) if world.rollouts == 1 else (self._n, world.rollouts)
-        actions = np.full(shape, world.default_action, dtype=np.int64)
-        self.acted[:] = False
+        """Play the actions that have come, and tell everybody what followed."""
+        actions = np.full(self._shape(), self._world.default_action, dtype=np.int64)
+        acted = np.zeros(self._n, dtype=np.bool_)
         for agent, action in self._chosen.items():
             if agent in alive:
                 actions[agent] = action
-                self.acted[agent] = True
-        for agent in alive:
-            self.missed[agent] += not self.acted[agent]
-        self.actions_taken += self.acted
+                acted[agent] = True
+        played = self._message("played", {"step": self._env_steps}, {"actions": actions, "acted": acted})
+        self._journal.append(played)
+        self._play(actions, acted)
+        self._show(report=self._row_is_due())
+        if self._row_is_due():
+            self._await_reports()
+        self._close_step()
+
+    def _play(self, actions: NDArray[np.int64], acted: NDArray[np.bool_]) -> None:
+        """One step of the world, and what it adds up to."""
+        self.missed += self._step.alive & ~acted
+        self.actions_taken += acted
+        self.acted = acted
         self._chosen = {}
         with self._stopwatch.part("world"):
-            self._step = step = world.step(actions)
+            self._step = step = self._world.step(actions)
         self._played.append(actions)
-        self._journal.append(self._message("played", {"step": self._env_steps}, {"actions": actions}))
         self.returns += mean_over_rollouts(step.rewards)
         for name in _COUNTED:
             if name in step.counts:
@@ -216,13 +227,20 @@ class WorldServer:
                 self._counts[name] = (0.0 if math.isnan(old) else old) + step.counts[name]
         self._episode_step += 1
         self._env_steps += 1
-        row_due = step.done or self._env_steps % self._scenario.record.every_steps == 0
-        self._show(report=row_due)
-        if row_due:
-            self._await_reports()
-            self._record_row(step.done)
-        if step.done:
-            self._end_episode()
+
+    def _row_is_due(self) -> bool:
+        return self._step.done or self._env_steps % self._scenario.record.every_steps == 0
+
+    def _close_step(self) -> None:
+        """Write down what is due after a step, and go on with the next episode if this one is over."""
+        if self._row_is_due():
+            self._record_row(self._step.done)
+        if self._step.done:
+            self.lifetime_returns += self.returns
+            self._ended = self._why_it_ends()
+            if self._ended is None:
+                self._begin_episode()
+                self._show()
 
     # ------------------------------------------------------------ episodes
 
@@ -236,14 +254,6 @@ class WorldServer:
         self.acted[:] = False
         with self._stopwatch.part("world"):
             self._step = self._world.reset(self._seed)
-        self._journal.append(self._message("episode", {"number": self._episode}, {}))
-        self._show()
-
-    def _end_episode(self) -> None:
-        self.lifetime_returns += self.returns
-        self._ended = self._why_it_ends()
-        if self._ended is None:
-            self._begin_episode()
 
     def _why_it_ends(self) -> str | None:
         """Why the run ends with the present episode; None if it does not."""
@@ -260,6 +270,8 @@ class WorldServer:
     def _show(self, report: bool = False) -> None:
         """Every agent gets what it sees, what it earned, and what was played for it."""
         step = self._step
+        if not self._open:
+            return
         self._due_s = time.monotonic() + float(self._scenario.world.period_s or 0.0)
         self._reports_due = set(range(self._n)) if report else set()
         observations = [np.ascontiguousarray(seen) for seen in step.observations]
@@ -645,6 +657,11 @@ class WorldServer:
         there = list_checkpoints(self._folder)
         if there:
             state = read_checkpoint(self._folder, find_checkpoint(self._folder), _FORMAT)
+            if "simulation" in state:
+                raise UsageError(
+                    f"{self._folder.path}: this run has finished; there is nothing to go on with. Its report "
+                    f"is {self._folder.report_file}"
+                )
             self._run_id = state["run_id"]
             self._clock.set(float(state["run_s"]))
             self._episode = int(state["episode"])
@@ -663,6 +680,11 @@ class WorldServer:
             self._next_checkpoint = there[-1].number + 1
             self._played = list(np.array(state["played"]))
             self._step = self._world.restore(self._seed, np.array(state["played"]))
+            for message in list(self._journal.read()):
+                if message.fields.get("step") == self._env_steps and self._ended is None:
+                    self._play(np.array(message.tensors["actions"]), np.array(message.tensors["acted"]))
+                    self._close_step()
+            self._log(f"goes on with episode {self._episode + 1}, step {self._episode_step}")
 
 
 _FORMAT = "deployed world"

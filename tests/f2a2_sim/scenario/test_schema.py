@@ -22,6 +22,7 @@ SECTIONS = [
     "network",
     "record",
     "checkpoint",
+    "deployment",
 ]
 
 

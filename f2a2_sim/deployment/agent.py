@@ -35,7 +35,7 @@ from f2a2_sim.errors import RunError
 from f2a2_sim.learners.base import joint_information
 from f2a2_sim.learners.joint.base import JointFleet
 from f2a2_sim.randomness import Streams
-from f2a2_sim.results.folder import RunFolder
+from f2a2_sim.results.folder import RunFolder, write_atomically
 from f2a2_sim.results.recorder import Recorder
 from f2a2_sim.scenario.fleet import plan_fleet
 from f2a2_sim.scenario.load import dump_scenario
@@ -175,6 +175,7 @@ class AgentNode:
         self._folder = folder = RunFolder(path)
         folder.write_scenario(dump_scenario(scenario))
         self._run_id = f"{welcome.run_id}-{self._me}"
+        write_atomically(path / "run_id", self._run_id.encode())
 
         self._streams = streams = Streams(scenario.seed, dense_ids=n)
         self._agenda = WallAgenda(self._clock)

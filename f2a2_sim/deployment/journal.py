@@ -30,7 +30,12 @@ class Journal:
 
     def read(self) -> Iterator[Message]:
         """The messages from the first to the last whole one."""
-        data = self._path.read_bytes()
+        return self.records(self._path)
+
+    @staticmethod
+    def records(path: Path) -> Iterator[Message]:
+        """Those of any journal, also of one that another process writes."""
+        data = path.read_bytes()
         at = 0
         while at + _LENGTH + 4 <= len(data):
             size = int.from_bytes(data[at : at + _LENGTH], "little")

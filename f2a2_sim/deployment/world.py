@@ -111,6 +111,7 @@ class WorldServer:
         self._finished: set[int] = set()
         self._ended: str | None = None
         self._saved_at_s = 0.0
+        self._due_s = -math.inf
         self._open = False
         """Whether agents can be told anything yet."""
 
@@ -272,7 +273,9 @@ class WorldServer:
         step = self._step
         if not self._open:
             return
-        self._due_s = time.monotonic() + float(self._scenario.world.period_s or 0.0)
+        now_s, period_s = time.monotonic(), float(self._scenario.world.period_s or 0.0)
+        on_time_s = self._due_s + period_s
+        self._due_s = on_time_s if on_time_s > now_s else now_s + period_s
         self._reports_due = set(range(self._n)) if report else set()
         observations = [np.ascontiguousarray(seen) for seen in step.observations]
         for agent in range(self._n):

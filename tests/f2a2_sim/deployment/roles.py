@@ -1,0 +1,114 @@
+"""Real processes of a small deployed run, to be killed and started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from f2a2_sim.results.folder import RunFolder
+from f2a2_sim.results.summary import Summary
+
+N_AGENTS = 3
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "seed": 3,
+    "duration": {"episodes": 8},
+    "world": {
+        "env": "mpe2.simple_spread_v3:parallel_env",
+        "env_args": {"N": N_AGENTS, "max_cycles": 25},
+        "episode_steps": 25,
+        "mode": "realtime",
+        "period_s": 0.05,
+    },
+    "learner": {"hidden_size": 16, "batch_size": 16, "replay_transitions": 30_000},
+    "consensus": {"beta": 0.1, "penalty_step": 0.3, "wait": "neighbours", "wait_timeout_s": 0.3},
+    "network": {"topology": {"kind": "complete"}, "link": {"profile": "loopback"}},
+    "record": {"every_steps": 25, "baseline_episodes": 0, "tensorboard": False},
+    "checkpoint": {"every_wall_s": 1.5},
+    "deployment": {"start_timeout_s": 90.0, "lockstep_timeout_s": 1.0, "lost_after_s": 2.0},
+}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Roles:
+    """A world and its agents, each a process of its own on this machine's loopback."""
+
+    def __init__(self, folder: Path, **changes: Any) -> None:
+        self.folder = folder
+        self.scenario = folder / "small.yaml"
+        self.scenario.write_text(yaml.safe_dump({**SMALL, **changes}))
+        self.world_dir = folder / "world"
+        self.endpoint = f"tcp://127.0.0.1:{free_port()}"
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def agent_dir(self, number: int) -> Path:
+        return self.folder / f"agent-{number}"
+
+    def start(self, role: str) -> None:
+        """Start "world" or "agent-N", or start it again."""
+        if role == "world":
+            again = (self.world_dir / "scenario.yaml").exists()
+            new = [str(self.scenario), "--out", str(self.world_dir)]
+            command = ["world", *([str(self.world_dir), "--resume"] if again else new), "--bind", self.endpoint, "--insecure", "-q"]
+        else:
+            number = role.removeprefix("agent-")
+            command = ["agent", "--world", self.endpoint, "--id", number, "--insecure"]
+            command += ["--out", str(self.agent_dir(int(number)))]
+        with open(self.folder / f"{role}.out", "ab") as out:
+            self.processes[role] = subprocess.Popen(
+                [sys.executable, "-m", "f2a2_sim.cli", *command],
+                stdout=out,
+                stderr=out,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
+
+    def start_all(self) -> None:
+        for role in ("world", *(f"agent-{n}" for n in range(N_AGENTS))):
+            self.start(role)
+
+    def kill(self, role: str, how: signal.Signals = signal.SIGKILL) -> None:
+        process = self.processes.pop(role)
+        process.send_signal(how)
+        process.wait(30)
+
+    def wait_for(self, what: Callable[[], bool], limit_s: float = 60.0) -> None:
+        """Until that is so; AssertionError with the logs after the limit, or if a role has failed."""
+        until_s = time.monotonic() + limit_s
+        while not what():
+            for role, process in self.processes.items():
+                assert process.poll() in (None, 0), f"{role} failed\n{self.words()}"
+            assert time.monotonic() < until_s, self.words()
+            time.sleep(0.05)
+
+    def words(self) -> str:
+        """All that the roles have said."""
+        files = [*sorted(self.folder.glob("*.out")), *sorted(self.folder.glob("*/log.txt"))]
+        return "\n".join(f"--- {file}\n{file.read_text(errors='replace')[-3000:]}" for file in files)
+
+    def end(self, limit_s: float = 120.0) -> Summary:
+        """Wait for the run's end; its summary."""
+        self.wait_for(lambda: self.processes["world"].poll() is not None, limit_s)
+        for process in self.processes.values():
+            assert process.wait(30) == 0, self.words()
+        return RunFolder.open(self.world_dir).read_summary()
+
+    def close(self) -> None:
+        for process in self.processes.values():
+            if process.poll() is None:
+                process.kill()
+            process.wait()

@@ -224,6 +224,7 @@ class AgentNode:
         self._exchange.when_behind(self._training.catch_up)
         self._agenda.handle({"ping": self._on_ping, "checkpoint": self._on_checkpoint})
         self._last_step = self._acted_step = -1
+        self._last_seen = -1, -1
         self._heard_world_s = time.monotonic()
         self._next_checkpoint = 1
         self._training.start()
@@ -341,10 +342,11 @@ class AgentNode:
             return
         self._exchange.hear_steps()
         self._heard_world_s = time.monotonic()
-        if told.step == self._last_step:  # a world that has come back asks again
+        if (told.step, told.episode) == self._last_seen:  # a world that has come back asks again
             if self._acted_step == told.step and told.alive and not told.done:
                 self._act_done(self._me, told.step)
             return
+        self._last_seen = told.step, told.episode
         in_order = told.step == self._last_step + 1
         population.observe(observations)
         if told.episode_step > 0:

@@ -64,7 +64,8 @@ class Roles:
         if role == "world":
             again = (self.world_dir / "scenario.yaml").exists()
             new = [str(self.scenario), "--out", str(self.world_dir)]
-            command = ["world", *([str(self.world_dir), "--resume"] if again else new), "--bind", self.endpoint, "--insecure", "-q"]
+            command = ["world", *([str(self.world_dir), "--resume"] if again else new)]
+            command += ["--bind", self.endpoint, "--insecure", "-q"]
         else:
             number = role.removeprefix("agent-")
             command = ["agent", "--world", self.endpoint, "--id", number, "--insecure"]

@@ -1,0 +1,56 @@
+"""A lockstep scenario without losses ends with the same parameters, simulated and as real processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from f2a2_sim.api import run
+from f2a2_sim.deployment.launch import launch
+from f2a2_sim.results.folder import RunFolder
+from f2a2_sim.results.tables import LINKS
+from f2a2_sim.scenario.load import load_scenario
+from f2a2_sim.simulator.checkpoint import find_checkpoint, read_policies
+
+BATTLE = [
+    "world.agents=12",
+    "world.episode_steps=40",
+    "duration.episodes=2",
+    "learner.batch_size=32",
+]
+TREASURES = ["world.episode_steps=60", "duration.episodes=2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "updates", "insecure"),
+    [("battle_16", BATTLE, 12 * 11, True), ("ctc_8", TREASURES, 8 * 12, False)],
+    ids=["isac_battle", "sac_treasures"],
+)
+def test_simulated_and_real_runs_are_equal(
+    name: str, changes: list[str], updates: int, insecure: bool, tmp_path: Path
+) -> None:
+    """Sixteen agents and 200 updates take a minute each way: ``f2a2-sim run battle_16`` and ``launch``."""
+    scenario = load_scenario(name, [*changes, "record.baseline_episodes=0", "record.tensorboard=false"])
+    simulated = run(scenario, tmp_path / "simulated", threads=1)
+    folder, real = launch(scenario, 2, tmp_path / "real", insecure=insecure, progress=False)
+
+    assert real.status == "finished"
+    assert real.updates == simulated.summary.updates >= updates
+    assert real.return_mean_per_agent == simulated.summary.return_mean_per_agent
+    assert real.messages == simulated.summary.messages
+    assert real.bytes_sent == simulated.summary.bytes_sent
+    theirs = RunFolder(simulated.folder)
+    for ours, expected in zip(
+        read_policies(folder, find_checkpoint(folder)),
+        read_policies(theirs, find_checkpoint(theirs)),
+        strict=True,
+    ):
+        assert torch.equal(ours, expected)
+        assert not torch.equal(ours[0], ours[1]), "agents have learnt on their own"
+    columns = ("sender", "receiver", "sent", "delivered")
+    mine, modelled = folder.read_table(LINKS), theirs.read_table(LINKS)
+    assert sorted(zip(*(mine[c].tolist() for c in columns), strict=True)) == sorted(
+        zip(*(modelled[c].tolist() for c in columns), strict=True)
+    )

@@ -358,7 +358,8 @@ class AgentNode:
         if told.alive and not told.done:
             self._labour.request_actions(np.array([self._me]), told.step)
             self._labour.act()
-        if told.episode_step > 0 and not told.last:
+        silent = self._scenario.world.after_death == "silent" and not told.alive
+        if told.episode_step > 0 and not told.last and not silent:
             self._training.tick(np.array([self._me]))
         self._labour.work_off()
         if told.report:

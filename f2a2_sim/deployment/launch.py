@@ -45,6 +45,14 @@ class Keys:
         return Security.curve(load_identity(self.folder / f"{name}.key"), members, log)
 
 
+def check_deployable(scenario: Scenario) -> None:
+    """Raise UsageError for a scenario that can be simulated but not deployed."""
+    if scenario.learner.information == "network":
+        raise UsageError(
+            "learner.information = network: can be simulated, but not deployed yet; use information: accessible"
+        )
+
+
 def host_world(
     scenario: Scenario,
     bind: str,
@@ -55,6 +63,7 @@ def host_world(
     look: Callable[[], None] = lambda: None,
 ) -> tuple[RunFolder, Summary]:
     """Host a scenario's world until its run is over; the folder and the summary of the run."""
+    check_deployable(scenario)
     folder = RunFolder.create(scenario.name, out)
     with folder.lock():
         folder.write_scenario(dump_scenario(scenario))
@@ -145,6 +154,7 @@ def launch(
 
     ``processes``: how many processes share the agents; None = one each, at most 16.
     """
+    check_deployable(scenario)
     n = len(build_world(scenario).agents)
     count = min(n, _MOST_PROCESSES) if processes is None else processes
     if not 1 <= count <= n:

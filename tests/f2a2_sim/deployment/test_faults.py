@@ -96,7 +96,7 @@ def test_an_agent_that_stands_still_is_waited_for_only_so_long(roles) -> None:  
         "episode_steps": 25,
         "mode": "lockstep",
     }
-    run = roles(world=world, duration={"episodes": 40})
+    run = roles(world=world, duration={"episodes": 24})
     run.start_all()
     run.wait_for(lambda: world_steps(run) > 30, 120.0)
     stopped = run.processes["agent-1"]
@@ -112,10 +112,10 @@ def test_an_agent_that_stands_still_is_waited_for_only_so_long(roles) -> None:  
 
 
 def test_a_world_that_misses_somebody_says_whom(roles) -> None:  # type: ignore[no-untyped-def]
-    run = roles(deployment={"start_timeout_s": 8.0})
+    run = roles(deployment={"start_timeout_s": 5.0})
     for role in ("world", "agent-0", "agent-2"):
         run.start(role)
     assert run.processes["world"].wait(60) == 1
     said = (run.folder / "world.out").read_text()
-    assert "agent-1: not there after 8 s (deployment.start_timeout_s)" in said
+    assert "agent-1: not there after 5 s (deployment.start_timeout_s)" in said
     assert "Traceback" not in said

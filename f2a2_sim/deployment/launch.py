@@ -49,7 +49,8 @@ def check_deployable(scenario: Scenario) -> None:
     """Raise UsageError for a scenario that can be simulated but not deployed."""
     if scenario.learner.information == "network":
         raise UsageError(
-            "learner.information = network: can be simulated, but not deployed yet; use information: accessible"
+            "learner.information = network: can be simulated, but not deployed yet; "
+            "use information: accessible"
         )
 
 

@@ -33,6 +33,7 @@ _NO_FLOATS: Floats = np.zeros(0)
 _NOTHING = Deliveries(_NO_INTS, _NO_INTS, _NO_INTS, _NO_FLOATS, _NO_FLOATS)
 # Messages read in one draining: a flood can neither hold the agent nor make it keep any number of copies.
 _MOST_AT_ONCE, _AT_ONCE_PER_AGENT = 256, 4
+_RETRY_S = 0.01  # ZeroMQ does not say when a peer takes messages again
 _TOTALS = ("sent", "duplicated", "lost", "queue_dropped", "delivered", "expired", "unusable")
 _TOTALS_OF_EMULATOR = ("duplicated", "lost", "queue_dropped")
 
@@ -92,6 +93,7 @@ class ZmqCarrier:
         self._everybody = np.ones(n_agents, dtype=np.bool_)
         self._waiting: dict[int, int | None] = {}
         """Receivers for whom a message waits: the bytes of a copy, None for another kind."""
+        self._pumped_s = -np.inf
         self._own: dict[str, Ints] = {name: np.zeros(n_agents, dtype=np.int64) for name in _TOTALS}
         """Totals by peer ``[n_agents]``, without those that the emulator counts itself."""
         self._delay_s = np.zeros(n_agents)
@@ -178,6 +180,7 @@ class ZmqCarrier:
 
     def pump(self, now_s: float) -> None:
         """Send what is due by now, and what has been waiting for a slow peer."""
+        self._pumped_s = now_s
         for receiver in [peer for peer in self._waiting if self._outbox(peer).flush()]:
             del self._waiting[receiver]
         if self._emulator is not None and self._emulator.next_arrival_s() <= now_s:
@@ -185,7 +188,8 @@ class ZmqCarrier:
 
     def next_departure_s(self) -> float:
         """When `pump` has something to do next; inf if nothing is planned."""
-        return np.inf if self._emulator is None else self._emulator.next_arrival_s()
+        emulated_s = np.inf if self._emulator is None else self._emulator.next_arrival_s()
+        return min(emulated_s, self._pumped_s + _RETRY_S) if self._waiting else emulated_s
 
     def sender_off(self, now_s: float, agents: Ints) -> int:
         """Nothing here goes off without its process."""

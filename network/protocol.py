@@ -12,7 +12,11 @@ class Carrier(Protocol):
     """Moves versioned messages along the links of a graph; times are seconds on the carrier's own clock."""
 
     n_agents: int
-    counts: MessageCounts
+
+    @property
+    def counts(self) -> MessageCounts:
+        """What became of the messages so far."""
+        ...
 
     def broadcast(self, now_s: float, senders: Ints, versions: Ints, size_bytes: int | Ints) -> Sends:
         """Send one message of each sender to each of its out-neighbours."""

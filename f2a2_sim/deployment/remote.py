@@ -33,9 +33,9 @@ class CopyCargo:
         self._dtype = np.dtype(str(rows.dtype).removeprefix("torch."))
 
     def pack(self, version: int) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]:
-        """The numbers are copied: the message may leave after the row has been used anew."""
+        """The row itself: the carrier copies it before the row may be used anew."""
         row, number, round_number = self._group.content(version)
-        return {"number": number, "round": round_number}, {"parameters": row.cpu().numpy().copy()}
+        return {"number": number, "round": round_number}, {"parameters": row.cpu().numpy()}
 
     def unpack(self, message: Message) -> int | None:
         """None for anything but finite parameters of the right length, with a number and a round."""

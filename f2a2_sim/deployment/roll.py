@@ -16,7 +16,7 @@ from f2a2_sim.results.recorder import Recorder
 from f2a2_sim.simulator.population import STATISTICS
 from network.messages import MessageCounts
 
-_FATES = ("sent", "delivered", "lost", "queue_dropped", "expired", "bytes_sent")
+_FATES = ("sent", "duplicated", "delivered", "lost", "queue_dropped", "expired", "bytes_sent")
 
 
 class Roll:
@@ -61,9 +61,13 @@ class Roll:
         return math.nan if np.isnan(self.sketches).any() else mean_distance(self.sketches)
 
     def counts(self) -> MessageCounts:
-        """Sums over all agents; what neither arrived nor is known to be lost is in flight."""
+        """Sums over all agents; what neither arrived nor is known to be lost is in flight.
+
+        What arrived and was of no use counts as lost.
+        """
         totals = {name: sum(r.counts.get(name, 0) for r in self.reports.values()) for name in _FATES}
         counts = MessageCounts(**totals)
+        counts.lost += sum(r.counts.get("unusable", 0) for r in self.reports.values())
         counts.in_flight = max(counts.missing(), 0)
         return counts
 

@@ -537,13 +537,14 @@ class WorldServer:
         for s, r in pairs:
             delivered = at(r, "delivered", s)
             sent, expired, dropped = at(s, "sent", r), at(r, "expired", s), at(s, "queue_dropped", r)
+            copied = at(s, "duplicated", r)
             row = {
                 "sender": s,
                 "receiver": r,
                 "sent": sent,
-                "duplicated": 0,
+                "duplicated": copied,
                 "delivered": delivered,
-                "lost": max(sent - delivered - expired - dropped, 0.0),
+                "lost": max(sent + copied - delivered - expired - dropped, 0.0),
                 "queue_dropped": dropped,
                 "absent_dropped": 0,
                 "expired": expired,

@@ -594,6 +594,7 @@ class WorldServer:
             seed=self._scenario.seed,
             agents=self._n,
             status=status,
+            clock="real",
             totals=totals,
             metrics=self._recorder.metrics(),
             episodes=self._recorder.episodes(),

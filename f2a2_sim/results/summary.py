@@ -96,6 +96,9 @@ class Summary(_Model):
     seed: int
     versions: dict[str, str]
     status: Literal["finished", "interrupted", "running"]
+    clock: Literal["virtual", "real"] = Field(
+        "virtual", description="real: of a deployed run, whose times are measured and whose energy is not"
+    )
     agents: int
     env_steps: int
     episodes: int
@@ -140,6 +143,7 @@ def build_summary(
     staleness_s: tuple[float, float],
     baseline: Baseline | None,
     peak_memory_bytes: int,
+    clock: Literal["virtual", "real"] = "virtual",
 ) -> Summary:
     """Put a summary together from the run's tables.
 
@@ -152,6 +156,7 @@ def build_summary(
         seed=seed,
         versions=versions(),
         status=status,
+        clock=clock,
         agents=agents,
         env_steps=int(totals["env_steps"]),
         episodes=len(episodes["episode"]),

@@ -156,9 +156,9 @@ def tiles(summary: Summary) -> list[Tile]:
     made.append(Tile("episodes", f"{summary.episodes:,}", f"{summary.env_steps:,} world steps"))
     made.append(
         Tile(
-            "virtual time",
+            "virtual time" if summary.clock == "virtual" else "time",
             duration(summary.virtual_time_s),
-            f"in {duration(summary.wall_time_s)} of wall time",
+            f"in {duration(summary.wall_time_s)} of wall time" if summary.clock == "virtual" else "real",
         )
     )
     messages = summary.messages
@@ -170,7 +170,9 @@ def tiles(summary: Summary) -> list[Tile]:
                 f"of {messages.sent:,}, {bytes_text(summary.bytes_sent)}",
             )
         )
-    made.append(Tile("energy", energy_text(summary.energy_j / max(1, summary.agents)), "per device, mean"))
+    if summary.clock == "virtual":
+        joules = summary.energy_j / max(1, summary.agents)
+        made.append(Tile("energy", energy_text(joules), "per device, mean"))
     return made
 
 

@@ -359,7 +359,7 @@ def _devices(run: RunData) -> Section | None:
         f" {energy_text(run.summary.energy_j)} together.{note}"
     )
     if run.summary.clock == "real":
-        lead = f"{run.summary.agents} agents on real machines over {duration(duration_s)}; energy not measured."
+        lead = f"{run.summary.agents} agents, really for {duration(duration_s)}; no energy was measured."
     return Section("devices", "Devices", lead, (figure,), tuple(rows))
 
 
@@ -397,8 +397,8 @@ def _wall_time(run: RunData) -> Section | None:
     if summary.clock == "real":
         lead = (
             f"{number(summary.env_steps / summary.wall_time_s)} world steps and"
-            f" {number(summary.updates / summary.wall_time_s)} learning updates a second. Learning and consensus"
-            " are the mean of an agent's own seconds; the rest is waiting and the world."
+            f" {number(summary.updates / summary.wall_time_s)} learning updates a second. Learning and"
+            " consensus are the mean of an agent's own seconds; the rest is waiting and the world."
         )
         return Section("walltime", "Where the time went", lead, (figure,))
     return Section("walltime", "Cost of the simulation", lead, (figure,))

@@ -16,6 +16,7 @@ import yaml
 
 from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.results.summary import Summary
+from tests.f2a2_sim.deployment.proxy import Wire
 
 N_AGENTS = 3
 
@@ -55,6 +56,14 @@ class Roles:
         self.world_dir = folder / "world"
         self.endpoint = f"tcp://127.0.0.1:{free_port()}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.wires: dict[int, tuple[Wire, Wire]] = {}
+        self.ports = {number: free_port() for number in range(N_AGENTS)}
+
+    def put_on_wires(self, number: int) -> tuple[Wire, Wire]:
+        """Let an agent reach the world, and its peers reach it, by wires that can be cut."""
+        world_port = int(self.endpoint.rpartition(":")[2])
+        self.wires[number] = Wire(world_port), Wire(self.ports[number])
+        return self.wires[number]
 
     def agent_dir(self, number: int) -> Path:
         return self.folder / f"agent-{number}"
@@ -67,9 +76,15 @@ class Roles:
             command = ["world", *([str(self.world_dir), "--resume"] if again else new)]
             command += ["--bind", self.endpoint, "--insecure", "-q"]
         else:
-            number = role.removeprefix("agent-")
-            command = ["agent", "--world", self.endpoint, "--id", number, "--insecure"]
-            command += ["--out", str(self.agent_dir(int(number)))]
+            number = int(role.removeprefix("agent-"))
+            world = self.endpoint
+            command = ["agent", "--id", str(number), "--insecure", "--out", str(self.agent_dir(number))]
+            command += ["--bind", f"tcp://127.0.0.1:{self.ports[number]}"]
+            if number in self.wires:
+                to_world, to_agent = self.wires[number]
+                world = f"tcp://127.0.0.1:{to_world.port}"
+                command += ["--address", f"tcp://127.0.0.1:{to_agent.port}"]
+            command += ["--world", world]
         with open(self.folder / f"{role}.out", "ab") as out:
             self.processes[role] = subprocess.Popen(
                 [sys.executable, "-m", "f2a2_sim.cli", *command],
@@ -113,3 +128,6 @@ class Roles:
             if process.poll() is None:
                 process.kill()
             process.wait()
+        for pair in self.wires.values():
+            for wire in pair:
+                wire.close()

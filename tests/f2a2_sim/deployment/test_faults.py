@@ -12,7 +12,7 @@ import pytest
 
 from f2a2_sim.deployment.journal import Journal
 from f2a2_sim.results.folder import RunFolder
-from f2a2_sim.results.tables import METRICS
+from f2a2_sim.results.tables import DEVICES, METRICS
 from f2a2_sim.simulator.checkpoint import find_checkpoint, list_checkpoints, read_checkpoint
 from tests.f2a2_sim.deployment.roles import N_AGENTS, Roles
 
@@ -109,6 +109,28 @@ def test_an_agent_that_stands_still_is_waited_for_only_so_long(roles) -> None:  
     assert "agent-1 is absent: no action within 1 s" in log
     assert "agent-1 takes part again" in log
     assert summary.missed_deadlines > 0
+
+
+def test_a_cut_network_heals(roles) -> None:  # type: ignore[no-untyped-def]
+    """Two seconds of silence count as absence; the others go on, and afterwards all take part again."""
+    run = roles(duration={"episodes": 12})
+    wires = run.put_on_wires(1)
+    run.start_all()
+    run.wait_for(lambda: world_steps(run) > 30, 120.0)
+    for wire in wires:
+        wire.cut()
+    before = world_steps(run)
+    run.wait_for(lambda: world_steps(run) > before + 80)
+    for wire in wires:
+        wire.heal()
+    summary = run.end(240.0)
+    assert summary.status == "finished" and summary.env_steps == 25 * 12
+    log = (run.world_dir / "log.txt").read_text()
+    assert "agent-1 is absent: silent for 2 s" in log
+    assert "agent-1 takes part again" in log
+    devices = RunFolder(run.world_dir).read_table(DEVICES)
+    assert devices["off_s"][1] > 1.0 and devices["off_s"][0] == 0.0
+    assert devices["updates"][0] > devices["updates"][1] > 0
 
 
 def test_a_world_that_misses_somebody_says_whom(roles) -> None:  # type: ignore[no-untyped-def]

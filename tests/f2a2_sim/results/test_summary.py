@@ -12,7 +12,7 @@ from f2a2_sim.results.summary import Baseline, Summary, versions
 from f2a2_sim.results.tables import DEVICES, EPISODES, METRICS
 
 _KEYS = {
-    *("scenario", "seed", "versions", "status", "agents", "env_steps", "episodes", "updates"),
+    *("scenario", "seed", "versions", "status", "clock", "agents", "env_steps", "episodes", "updates"),
     *("virtual_time_s", "wall_time_s", "wall_breakdown_s", "return_mean_per_agent", "hits", "kills"),
     *("deaths", "win", "baseline", "messages", "bytes_sent", "staleness_s", "disagreement"),
     *("missed_deadlines", "device_utilisation", "energy_j", "peak_memory_bytes"),

@@ -93,13 +93,14 @@ class AgentNode:
         self._session = int.from_bytes(os.urandom(8), "big") >> 1
         self._sequence = 0
         self._over: str | None = None
-        self._asked_at_s = -np.inf
         self._log_lines: list[str] = []
         self._folder: RunFolder | None = None
         self._endpoints: dict[int, str] = {}
         self._outboxes: dict[int, Outbox] = {}
         self._watches: dict[str, Watch] = {}
         self._connected: set[str] = set()
+        self._ready = False
+        """Whether the world has been told that the links to the peers stand."""
 
     # ------------------------------------------------------------ from joining to the end
 
@@ -292,16 +293,12 @@ class AgentNode:
         handler = {
             "observe": self._on_observe,
             "roster": self._on_roster,
-            "welcome": self._on_welcome,
             "pong": self._on_pong,
             "stop": self._on_stop,
         }.get(message.kind)
-        if handler is not None:
+        if handler is not None:  # another welcome, say, of a world that was started again
             handler(message)
         return True
-
-    def _on_welcome(self, message: Message) -> None:
-        """A second answer to a hello, or a world that was started again and knows nobody."""
 
     def _on_roster(self, message: Message) -> None:
         roster = say.read(say.Roster, message)
@@ -473,8 +470,6 @@ class AgentNode:
         if not self._ready and self._links_stand():
             self._ready = self._say("ready", say.Ready())
         self._agenda.at(self._agenda.now_s + (_PING_EVERY_S if self._ready else 0.05), "ping")
-
-    _ready = False
 
     def _links_stand(self) -> bool:
         return all(agent_name(j) in self._connected for j in self._peers().tolist())

@@ -29,6 +29,8 @@ class Roll:
         self.absent = np.ones(n_agents, dtype=np.bool_)
         """Who has not been heard of in time: the world does not wait for them."""
         self.heard_s = np.full(n_agents, -np.inf)
+        self.lost_at_s: dict[int, float] = {}
+        """Since when those have been absent who were there before, by this process's own clock."""
         self.off_s = np.zeros(n_agents)
         self.reports: dict[int, Report] = {}
         self.sketches = np.full((n_agents, SUMS), math.nan)

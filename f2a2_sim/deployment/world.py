@@ -330,7 +330,6 @@ class WorldServer:
             return
         agent = message.sender
         known = self._roll.endpoints.get(agent)
-        returned = known is not None or hello.updates > 0
         world = self._world
         welcome = say.Welcome(
             scenario=dump_scenario(self._scenario),
@@ -343,9 +342,9 @@ class WorldServer:
         self._say(agent, "welcome", welcome)
         self._roll.endpoints[agent] = hello.endpoint
         if known != hello.endpoint or self._roll.absent[agent]:
-            self._roll.absent[agent] = False
-            if returned and known is not None:
+            if known is not None:
                 self._log(f"{agent_name(agent)} is back at {hello.endpoint}, with {hello.updates} updates")
+            self._return(agent, silently=True)
             if not self._roll.missing:
                 self._tell_roster()
         elif not self._roll.missing:
@@ -404,23 +403,19 @@ class WorldServer:
     def _lose(self, agent: int, why: str) -> None:
         if not self._roll.absent[agent]:
             self._roll.absent[agent] = True
-            self._lost_at_s[agent] = time.monotonic()
+            self._roll.lost_at_s[agent] = time.monotonic()
             self._log(f"{agent_name(agent)} is absent: {why}")
             self._tell_roster()
 
-    @property
-    def _lost_at_s(self) -> dict[int, float]:
-        if not hasattr(self, "_lost"):
-            self._lost: dict[int, float] = {}
-        return self._lost
-
-    def _return(self, agent: int) -> None:
+    def _return(self, agent: int, silently: bool = False) -> None:
+        """An agent has been heard of; ``silently``: the caller says so."""
         if self._roll.absent[agent] and agent in self._roll.endpoints:
             self._roll.absent[agent] = False
-            gone_s = time.monotonic() - self._lost_at_s.pop(agent, time.monotonic())
+            gone_s = time.monotonic() - self._roll.lost_at_s.pop(agent, time.monotonic())
             self._roll.off_s[agent] += gone_s
-            self._log(f"{agent_name(agent)} takes part again after {gone_s:.1f} s")
-            self._tell_roster()
+            if not silently:
+                self._log(f"{agent_name(agent)} takes part again after {gone_s:.1f} s")
+                self._tell_roster()
 
     def _tell_roster(self, agents: list[int] | None = None) -> None:
         roster = say.Roster(

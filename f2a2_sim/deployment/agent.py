@@ -264,9 +264,9 @@ class AgentNode:
             if wait_s > 0:
                 self._poll(wait_s)
         self._labour.work_off()
-        self._save()
         if self._over is not None:
             self._say_final()
+        self._save()
 
     def _poll(self, wait_s: float) -> None:
         """Wait for a message: also of the world, unless the agent may not hear it yet."""

@@ -45,7 +45,7 @@ from network.wire import WORLD_NUMBER, Limits, Message, encode
 _COUNTED = ("hits", "kills", "deaths")
 _SAVED = ("returns", "lifetime_returns", "actions_taken", "missed", "acted")
 _LONGEST_POLL_S = 0.2
-_CLOSING_S = 15.0  # for the agents' last words
+_CLOSING_S = 60.0  # for the agents' last words
 
 
 @dataclass(frozen=True)
@@ -411,7 +411,8 @@ class WorldServer:
         """An agent has been heard of; ``silently``: the caller says so."""
         if self._roll.absent[agent] and agent in self._roll.endpoints:
             self._roll.absent[agent] = False
-            gone_s = time.monotonic() - self._roll.lost_at_s.pop(agent, time.monotonic())
+            now_s = time.monotonic()
+            gone_s = now_s - self._roll.lost_at_s.pop(agent, now_s)
             self._roll.off_s[agent] += gone_s
             if not silently:
                 self._log(f"{agent_name(agent)} takes part again after {gone_s:.1f} s")

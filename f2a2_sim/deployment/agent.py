@@ -57,7 +57,8 @@ from network.zmq_carrier import ZmqCarrier
 _HELLO_EVERY_S = 0.5
 _PING_EVERY_S = 1.0
 _LONGEST_POLL_S = 0.2
-_LAST_WORDS_S = 5.0  # for what has been said to the world to leave
+_LAST_WORDS_S = 60.0  # for the world to take the final parameters
+_LINGER_S = 2.0
 _HELD_AGES = 1024
 _OUTBOX_MESSAGES = 4  # on their way to a slow peer, before the newest waits and older ones are dropped
 
@@ -458,11 +459,14 @@ class AgentNode:
         links = {name: values.astype(float).tolist() for name, values in self._carrier.link_table().items()}
         parameters = self._fleet.learner.parameters[self._row].cpu().numpy()
         until_s = time.monotonic() + _LAST_WORDS_S
-        while not self._say("final", say.Final(links=links), {"parameters": parameters}):
-            if time.monotonic() > until_s:
-                self._log("the world did not take the final parameters")
-                return
-            time.sleep(0.05)
+        said = False
+        while time.monotonic() < until_s:
+            said = said or self._say("final", say.Final(links=links), {"parameters": parameters})
+            self._line.socket.poll(100)
+            while (message := self._line.receive()) is not None:
+                if message.kind == "taken":
+                    return
+        self._log("the world has not taken the final parameters")
 
     def _on_ping(self, _subject: int, _detail: int) -> None:
         """Ask for the time, say that it is there, and that it is ready once its links stand."""
@@ -601,7 +605,7 @@ class AgentNode:
         for box in self._outboxes.values():
             box.close(linger_s=1.0)
         if hasattr(self, "_line"):
-            self._line.close(linger_s=_LAST_WORDS_S)
+            self._line.close(linger_s=_LINGER_S)
         if hasattr(self, "_inbox"):
             self._inbox.close()
         if hasattr(self, "_journal"):

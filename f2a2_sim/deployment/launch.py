@@ -27,7 +27,7 @@ from f2a2_sim.simulator.build import build_world
 from network.keys import WORLD, Members, agent_name, load_identity, make_keys
 from network.sockets import Security
 
-_GRACE_S = 10.0  # for agents to end after they have been told to
+_GRACE_S = 30.0  # for agents to end after they have been told to
 _MOST_PROCESSES = 16
 
 

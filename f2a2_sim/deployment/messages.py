@@ -14,6 +14,7 @@ observe      to agent    tensors ``observation_N`` (its own, or with joint criti
                          first step ``reward`` and everybody's ``played``
 pong         to agent    the time of the run
 stop         to agent    the run is over
+taken        to agent    its final parameters have come
 ===========  ==========  ================================================================================
 
 Between agents: ``copy`` (`network.zmq_carrier`), and ``policy`` where learners know each other's policies.
@@ -128,6 +129,10 @@ class Pong(Fields):
 
 class Stop(Fields):
     why: str = Field(max_length=2_000)
+
+
+class Taken(Fields):
+    pass
 
 
 def read(kind: type[Kind], message: Message) -> Kind | None:

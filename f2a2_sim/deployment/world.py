@@ -381,6 +381,7 @@ class WorldServer:
             self._roll.parameters[message.sender] = np.array(parameters)
             self._roll.links[message.sender] = final.links
             self._finished.add(message.sender)
+            self._say(message.sender, "taken", say.Taken())
 
     def _on_ping(self, message: Message) -> None:
         ping = say.read(say.Ping, message)

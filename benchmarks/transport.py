@@ -20,10 +20,11 @@ import argparse
 import itertools
 import multiprocessing
 import multiprocessing.connection
+import signal
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -56,6 +57,7 @@ PAUSE_S = 20.0
 UNSENT, UNREAD = 2, 2
 """Messages that a link's sockets hold at its two ends."""
 CONNECT_S = 120.0
+CLOSE_S = 10.0
 POLL_MS = 10
 SIDES = ("carrier", "plain sockets")
 
@@ -215,6 +217,7 @@ class PlainSpeaker:
 
 def process_main(job: Job, number: int, pipe: multiprocessing.connection.Connection) -> None:
     """Serve some agents: told what to do for how long, tells what was delivered."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this process will say when it is over
     torch.set_num_threads(1)
     with ExitStack() as stack:
         numbers = job.agents_of(number)
@@ -254,7 +257,7 @@ def serve(speakers: list[Any], end_s: float, pipe: multiprocessing.connection.Co
         "latencies_s": [latency for speaker in speakers for latency in speaker.latencies_s],
     }
     heard_s = time.monotonic()
-    while time.monotonic() < min(heard_s + QUIET_S, end_s + PAUSE_S):
+    while time.monotonic() < min(heard_s + QUIET_S, end_s + PAUSE_S) and not pipe.poll():
         for speaker in speakers:
             speaker.flush()
         if sum(speaker.hear() for speaker in speakers):
@@ -313,12 +316,16 @@ class Hosts:
 
     def close(self) -> None:
         for pipe, process in zip(self._pipes, self._processes, strict=True):
-            if process.is_alive():
+            with suppress(OSError):
                 pipe.send(None)
-        for process in self._processes:
-            process.join(10.0)
+            deadline_s = time.monotonic() + CLOSE_S
+            with suppress(EOFError, OSError):
+                while process.is_alive() and time.monotonic() < deadline_s:
+                    if pipe.poll(0.1):
+                        pipe.recv()  # what it had to say when it was interrupted
             if process.is_alive():
                 process.terminate()
+            process.join()
 
 
 def measure(hosts: Hosts, minutes: float) -> tuple[Slices, list[tuple[float, float]]]:

@@ -2,14 +2,14 @@
 
     python -m benchmarks.transport [--agents 64] [--minutes 10] [--processes 2] [--message-bytes 1500000]
 
-Agents on a ring with 20 % of the other edges send their neighbours copies of parameters over CURVE, as fast as
-these are taken: an agent speaks again when half of its sockets have room. Each has its own keys and its own
-ZeroMQ context, as if it were a process; several share a process, whose loop serves them in turn. In slices that
-alternate with the carrier's, PUSH and PULL sockets with the same keys, marks and processes send one ready frame
-of as many bytes along the same edges, with neither header nor checks nor copies. Between slices everything
-that is under way is read and not counted. Latency is from the broadcast to the delivery; where all queues are
-full it is what they hold over what is moved. Memory is all processes' resident memory, at
-its highest in each of the carrier's slices.
+Agents on a ring with 20 % of the other edges send their neighbours copies of parameters over CURVE, as fast
+as these are taken: an agent goes on speaking until half of its sockets have no room. Each has its own keys
+and its own ZeroMQ context; if there are fewer processes than agents, a loop serves several in turn. In
+slices that alternate with the carrier's, PUSH and PULL sockets with the same keys, marks and processes are
+kept full of one ready frame of as many bytes along the same edges: no header, no check, no copy. Between
+slices everything that is under way is read and not counted. Latency is from the broadcast to the delivery;
+where all queues are full it is what they hold over what is moved. Memory is all processes' resident memory,
+at its highest in each of the carrier's slices.
 
 Interrupt it (Ctrl-C) for the figures so far.
 """
@@ -20,10 +20,11 @@ import argparse
 import itertools
 import multiprocessing
 import multiprocessing.connection
+import signal
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -49,14 +50,15 @@ from network.zmq_carrier import ZmqCarrier
 TOPOLOGY = RingPlusRandomTopology(share=0.2, redraw="never")
 SEED = 1
 SLICE_S = 15.0
-QUIET_S = 0.3
+QUIET_S = 1.0
 """What is under way has been read when nothing has come for so long."""
 PAUSE_S = 20.0
 """The longest that may take."""
-UNSENT, UNREAD = 2, 8
+UNSENT, UNREAD = 2, 2
 """Messages that a link's sockets hold at its two ends."""
 CONNECT_S = 120.0
-POLL_MS = 2
+CLOSE_S = 10.0
+POLL_MS = 10
 SIDES = ("carrier", "plain sockets")
 
 
@@ -140,8 +142,8 @@ class Speaker:
 
     def speak(self) -> None:
         self.flush()
-        now_s = time.monotonic()
-        if 2 * sum(box.waiting for box in self._boxes.values()) <= len(self._boxes):
+        while 2 * sum(box.waiting for box in self._boxes.values()) <= len(self._boxes):
+            now_s = time.monotonic()
             self.carrier.broadcast(now_s, self._me, np.array([next(self._round)]), self._size)
 
     def flush(self) -> None:
@@ -198,7 +200,8 @@ class PlainSpeaker:
     def speak(self) -> None:
         for socket in self._sockets:
             try:
-                socket.send(self._frame, zmq.NOBLOCK)
+                while True:
+                    socket.send(self._frame, zmq.NOBLOCK)
             except zmq.Again:
                 continue
 
@@ -214,6 +217,7 @@ class PlainSpeaker:
 
 def process_main(job: Job, number: int, pipe: multiprocessing.connection.Connection) -> None:
     """Serve some agents: told what to do for how long, tells what was delivered."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this process will say when it is over
     torch.set_num_threads(1)
     with ExitStack() as stack:
         numbers = job.agents_of(number)
@@ -253,7 +257,7 @@ def serve(speakers: list[Any], end_s: float, pipe: multiprocessing.connection.Co
         "latencies_s": [latency for speaker in speakers for latency in speaker.latencies_s],
     }
     heard_s = time.monotonic()
-    while time.monotonic() < min(heard_s + QUIET_S, end_s + PAUSE_S):
+    while time.monotonic() < min(heard_s + QUIET_S, end_s + PAUSE_S) and not pipe.poll():
         for speaker in speakers:
             speaker.flush()
         if sum(speaker.hear() for speaker in speakers):
@@ -273,7 +277,7 @@ class Hosts:
     """The processes, and what they tell."""
 
     def __init__(self, job: Job) -> None:
-        method = multiprocessing.get_context("spawn")
+        method = multiprocessing.get_context("fork")  # libraries are shared, and nothing has a thread yet
         self._pipes, self._processes = [], []
         for number in range(job.processes):
             here, there = method.Pipe()
@@ -306,16 +310,22 @@ class Hosts:
         return [pipe.recv() for pipe in self._pipes]
 
     def resident_bytes(self) -> int:
-        return sum(process.memory_info().rss for process in self._watched)
+        """Without the pages of files."""
+        memory = [process.memory_info() for process in self._watched]
+        return sum(of.rss - of.shared for of in memory)
 
     def close(self) -> None:
         for pipe, process in zip(self._pipes, self._processes, strict=True):
-            if process.is_alive():
+            with suppress(OSError):
                 pipe.send(None)
-        for process in self._processes:
-            process.join(10.0)
+            deadline_s = time.monotonic() + CLOSE_S
+            with suppress(EOFError, OSError):
+                while process.is_alive() and time.monotonic() < deadline_s:
+                    if pipe.poll(0.1):
+                        pipe.recv()  # what it had to say when it was interrupted
             if process.is_alive():
                 process.terminate()
+            process.join()
 
 
 def measure(hosts: Hosts, minutes: float) -> tuple[Slices, list[tuple[float, float]]]:
@@ -354,7 +364,7 @@ def rates(slices: list[list[Any]]) -> list[float]:
 
 
 def show(job: Job, told: Slices, memory: list[tuple[float, float]], links: int) -> None:
-    title = f"{job.agents} agents, {links} links, {job.processes} processes, {job.message_bytes:,} bytes a message"
+    title = f"{job.agents} agents, {links} links, {job.processes} processes, {job.message_bytes:,} bytes each"
     table = Table(title=title)
     for column in ("", "slices", "MB/s", "messages/s", "processor s per GB", "cores", "ratio"):
         table.add_column(column, justify="right" if column else "left")
@@ -419,7 +429,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--agents", type=int, default=64)
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--message-bytes", type=int, default=1_500_000)
     arguments = parser.parse_args()
     keys = [zmq.curve_keypair() for _ in range(arguments.agents)]

@@ -18,6 +18,7 @@ from f2a2_sim.baselines.maac.critic import CriticLoss, MaacCritic, regression_ta
 from f2a2_sim.baselines.maac.policies import PolicyGroup, PolicyLoss
 from f2a2_sim.baselines.trainer import Draws
 from f2a2_sim.learners.attention_shape import AttentionShape
+from f2a2_sim.learners.few import log_softmax, softmax
 from f2a2_sim.learners.standardise import Standardised, standardise
 
 
@@ -87,7 +88,7 @@ class Maac:
             policy.acting_logits(torch.from_numpy(seen).to(self._like).transpose(0, 1))
             for policy, seen in zip(self.policies, observations, strict=True)
         ]
-        return torch.cat(logits).softmax(dim=-1)
+        return softmax(torch.cat(logits))
 
     # ------------------------------------------------------------------ learning
 
@@ -138,7 +139,7 @@ class Maac:
         """y ``[n, batch]``, with next actions of the target policies."""
         seen = self.look(batch.next_observations)
         logits = [policy.target_logits(seen.policy_inputs(g)) for g, policy in enumerate(self.policies)]
-        log = torch.cat(logits).log_softmax(dim=-1)
+        log = log_softmax(torch.cat(logits))
         actions = choose_next(log.exp())
         self.enter_actions(seen, actions)
         next_q = _of(actions, self.critic.target_values(seen.inputs))
@@ -164,7 +165,7 @@ class Maac:
         for g, policy in enumerate(self.policies):
             logits.append(policy.logits(seen.policy_inputs(g)))
             policy.follow(seen.observations[g])
-        actions = choose(torch.cat(logits).softmax(dim=-1))
+        actions = choose(softmax(torch.cat(logits)))
         self.enter_actions(seen, actions)
         q = self.critic.attend(seen.inputs).q[0]
         return [

@@ -20,6 +20,7 @@ from torch import Tensor
 from f2a2_sim.baselines.maac.config import MaacConfig
 from f2a2_sim.baselines.maac.steps import clip_norms, load_into, optimiser_state
 from f2a2_sim.learners.attention_shape import AgentGroup
+from f2a2_sim.learners.few import log_softmax
 from f2a2_sim.learners.stacked import MlpShape, StackedAdam, StackedMlp, carve, evaluate, zeros
 from f2a2_sim.learners.standardise import RunningMoments, Standardised
 
@@ -36,7 +37,7 @@ class PolicyLoss:
     @staticmethod
     def of(config: MaacConfig, logits: Tensor, actions: Tensor, q: Tensor) -> PolicyLoss:
         """From ``q`` ``[group, batch, actions]``, the updated critic's with everybody's sampled actions."""
-        log = logits.log_softmax(dim=-1)
+        log = log_softmax(logits)
         baseline = (log.exp() * q).sum(dim=-1, keepdim=True)
         advantage = q.gather(-1, actions) - baseline
         return PolicyLoss(logits, log, actions, log.gather(-1, actions) / config.reward_scale - advantage)

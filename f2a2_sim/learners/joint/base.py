@@ -26,6 +26,7 @@ from devices.compute import Work
 from f2a2_sim.errors import CheckpointError, UsageError
 from f2a2_sim.learners.base import Batch, BoolArray, FleetSetup, FloatArray, IntArray
 from f2a2_sim.learners.config import LearnerConfig
+from f2a2_sim.learners.few import softmax
 from f2a2_sim.learners.joint.actors import Actors, FrozenActors
 from f2a2_sim.learners.joint.modelling import Modelling
 from f2a2_sim.learners.joint.replay import JointFleetReplay, JointTransitions
@@ -515,6 +516,6 @@ class JointFleet(ABC):
 
 def choose(logits: Tensor, uniforms: Tensor) -> Tensor:
     """Sample actions ``[...]`` from ``logits`` ``[..., actions]`` by uniforms in [0, 1) ``[...]``."""
-    cumulated = torch.softmax(logits.double(), dim=-1).cumsum(dim=-1)
+    cumulated = softmax(logits.double()).cumsum(dim=-1)
     below = cumulated <= uniforms.unsqueeze(-1)
     return below.sum(dim=-1).clamp_max(logits.shape[-1] - 1)

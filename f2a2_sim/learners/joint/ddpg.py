@@ -18,6 +18,7 @@ from torch import Tensor
 from f2a2_sim.errors import UsageError
 from f2a2_sim.learners.base import FleetSetup
 from f2a2_sim.learners.config import LearnerConfig
+from f2a2_sim.learners.few import log_softmax
 from f2a2_sim.learners.isac_objective import Policy, importance_weights
 from f2a2_sim.learners.joint.base import Drawn, JointFleet
 from f2a2_sim.learners.joint.ddpg_objective import (
@@ -84,7 +85,7 @@ class DdpgFleet(JointFleet):
         policy = Policy.of(logits)
         noise = drawn.noise[..., : self.setup.n_actions]
         sample = StraightThrough.of(logits, noise, config.gumbel_temperature)
-        behaviour = torch.log_softmax(read.logits.to(logits.dtype), dim=-1)
+        behaviour = log_softmax(read.logits.to(logits.dtype))
         actions = drawn.of_own(read.actions).unsqueeze(-1)
         rho, rho_resampled = importance_weights(config, policy, behaviour, actions)
         chosen = sample.chosen.unsqueeze(-1)

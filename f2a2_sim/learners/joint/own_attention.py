@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from f2a2_sim.learners.attention_shape import AttentionShape, CriticArrays
-from f2a2_sim.learners.stacked import LEAK
+from f2a2_sim.learners.products import LEAK
 
 leaky_relu_ = torch.nn.functional.leaky_relu_
 

@@ -19,6 +19,7 @@ from f2a2_sim.errors import UsageError
 from f2a2_sim.learners.attention_shape import AttentionShape, CriticArrays
 from f2a2_sim.learners.base import FleetSetup
 from f2a2_sim.learners.config import LearnerConfig
+from f2a2_sim.learners.few import log_softmax
 from f2a2_sim.learners.isac_objective import Policy, bootstrap_target, importance_weights
 from f2a2_sim.learners.joint.base import Drawn, JointFleet
 from f2a2_sim.learners.joint.own_attention import OwnAttentionCritic
@@ -76,7 +77,7 @@ class SacFleet(JointFleet):
         network, actor_inputs, logits = self.actor_pass(worker, drawn)
         policy = Policy.of(logits)
         actions = drawn.of_own(read.actions).unsqueeze(-1)
-        behaviour = torch.log_softmax(read.logits.to(logits.dtype), dim=-1)
+        behaviour = log_softmax(read.logits.to(logits.dtype))
         rho, rho_resampled = importance_weights(config, policy, behaviour, actions)
         own = OwnSide(actions, policy, self._weights(drawn, policy, drawn.others), rho, rho_resampled, y)
 

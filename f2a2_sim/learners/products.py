@@ -64,7 +64,7 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None, leaky: bool
     if by_agent(rows):
         return _linear(rows, weight, bias, leaky)
     if weight.shape[1] <= _NARROW:
-        out = (weight.mT @ rows.mT).mT
+        out = (weight.mT @ rows.mT).mT.contiguous()
         out = out if bias is None else out.add_(bias)
     else:
         out = torch.mm(rows, weight) if bias is None else torch.addmm(bias, rows, weight)

@@ -14,11 +14,13 @@ from torch import Tensor
 from f2a2_sim.baselines.choice import Choose, choose_by
 from f2a2_sim.baselines.joint_replay import JointBatch, JointReplay
 from f2a2_sim.baselines.maac.config import MaacConfig
-from f2a2_sim.baselines.maac.critic import CriticLoss, MaacCritic, regression_target
+from f2a2_sim.baselines.maac.critic import CriticLoss, MaacCritic, regression_target, values
 from f2a2_sim.baselines.maac.policies import PolicyGroup, PolicyLoss
 from f2a2_sim.baselines.trainer import Draws
+from f2a2_sim.learners.attention import AttentionCritic
 from f2a2_sim.learners.attention_shape import AttentionShape
 from f2a2_sim.learners.few import log_softmax, softmax
+from f2a2_sim.learners.pool import BlockPool
 from f2a2_sim.learners.standardise import Standardised, standardise
 
 
@@ -35,7 +37,7 @@ class Seen:
 
     def policy_inputs(self, group: int) -> Tensor:
         """``[group, batch, size + 1]``, the last column ones."""
-        return self.inputs[group][0, ..., self.n_actions :]
+        return self.inputs[group][..., self.n_actions :]
 
 
 class Maac:
@@ -64,8 +66,9 @@ class Maac:
         self.shape = AttentionShape(observation_sizes, n_actions, config.hidden_size, config.heads)
         like = torch.empty(0, dtype=dtype, device=device)
         self._like = like
-        self.policies = [PolicyGroup(config, group, n_actions, like) for group in self.shape.groups]
-        self.critic = MaacCritic(config, self.shape, like)
+        pool = BlockPool()
+        self.policies = [PolicyGroup(config, group, n_actions, like, pool) for group in self.shape.groups]
+        self.critic = MaacCritic(config, self.shape, like, pool)
         for policy in self.policies:
             policy.initialise(generator)
         self.critic.initialise(generator)
@@ -123,8 +126,8 @@ class Maac:
         """Standardise observations, by group ``[group, batch, size]``."""
         seen = [standardise(values.to(self._like)) for values in observations]
         batch, a = observations[0].shape[1], self.shape.n_actions
-        nobody = self._like.new_zeros(1, self.shape.n_agents, batch, a)
-        inputs = self.critic.network.inputs([x.values.unsqueeze(0) for x in seen], nobody)
+        nobody = self._like.new_zeros(self.shape.n_agents, batch, a)
+        inputs = AttentionCritic(self.shape).inputs([x.values for x in seen], nobody)
         return Seen(seen, inputs, a)
 
     def enter_actions(self, seen: Seen, actions: Tensor) -> None:
@@ -133,7 +136,7 @@ class Maac:
         one_hot = torch.nn.functional.one_hot(actions, a).to(self._like)
         entered = standardise(one_hot).values
         for group, inputs in zip(self.shape.groups, seen.inputs, strict=True):
-            inputs[0, ..., :a] = entered[group.agents]
+            inputs[..., :a] = entered[group.agents]
 
     def regression_target(self, batch: JointBatch, choose_next: Choose) -> Tensor:
         """y ``[n, batch]``, with next actions of the target policies."""
@@ -167,7 +170,7 @@ class Maac:
             policy.follow(seen.observations[g])
         actions = choose(softmax(torch.cat(logits)))
         self.enter_actions(seen, actions)
-        q = self.critic.attend(seen.inputs).q[0]
+        q = values(self.critic.attend(seen.inputs))
         return [
             PolicyLoss.of(self.config, z, actions[group.agents].unsqueeze(-1), q[group.agents])
             for z, group in zip(logits, self.shape.groups, strict=True)

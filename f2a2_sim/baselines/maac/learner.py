@@ -66,9 +66,11 @@ class Maac:
         self.shape = AttentionShape(observation_sizes, n_actions, config.hidden_size, config.heads)
         like = torch.empty(0, dtype=dtype, device=device)
         self._like = like
-        pool = BlockPool()
-        self.policies = [PolicyGroup(config, group, n_actions, like, pool) for group in self.shape.groups]
-        self.critic = MaacCritic(config, self.shape, like, pool)
+        self._pool = BlockPool()
+        self.policies = [
+            PolicyGroup(config, group, n_actions, like, self._pool) for group in self.shape.groups
+        ]
+        self.critic = MaacCritic(config, self.shape, like, self._pool)
         for policy in self.policies:
             policy.initialise(generator)
         self.critic.initialise(generator)
@@ -107,20 +109,21 @@ class Maac:
         self, batch: JointBatch, choose_next: Choose, choose: Choose
     ) -> dict[str, NDArray[np.float64]]:
         """One update; statistics of before the steps, each ``[n]`` or ``[1]``."""
-        target = self.regression_target(batch, choose_next)
-        seen = self.look(batch.observations)
-        critic_loss = self.critic_loss(seen, batch.actions, target)
-        critic_norm = self.step_critic(seen, critic_loss)
-        policy_losses = self.policy_losses(seen, choose)
-        policy_norms = self.step_policies(seen, policy_losses)
-        self.follow_targets()
-        entropy = torch.cat([loss.entropy() for loss in policy_losses])
-        return {
-            "critic_loss": _numbers(critic_loss.squared_error()),
-            "critic_norm": _numbers(critic_norm),
-            "policy_norm": _numbers(policy_norms),
-            "entropy": _numbers(entropy),
-        }
+        with self._pool.between():
+            target = self.regression_target(batch, choose_next)
+            seen = self.look(batch.observations)
+            critic_loss = self.critic_loss(seen, batch.actions, target)
+            critic_norm = self.step_critic(seen, critic_loss)
+            policy_losses = self.policy_losses(seen, choose)
+            policy_norms = self.step_policies(seen, policy_losses)
+            self.follow_targets()
+            entropy = torch.cat([loss.entropy() for loss in policy_losses])
+            return {
+                "critic_loss": _numbers(critic_loss.squared_error()),
+                "critic_norm": _numbers(critic_norm),
+                "policy_norm": _numbers(policy_norms),
+                "entropy": _numbers(entropy),
+            }
 
     def look(self, observations: list[Tensor]) -> Seen:
         """Standardise observations, by group ``[group, batch, size]``."""

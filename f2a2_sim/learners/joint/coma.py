@@ -60,10 +60,11 @@ class ComaFleet(JointFleet):
     def update_block(self, worker: int, drawn: Drawn) -> Tensor:
         config, read, run, own = self.config, drawn.transitions, drawn.run, drawn.own
         critic = self._critics.setdefault(worker, JointMlpCritic(self.layout, self.critic_shape))
-        parameters = self.critic_shape.arrays(self.parameters[run, self.critic_columns])
+        shape, columns = self.critic_shape, self.critic_columns
+        parameters = self.mlp_arrays("critic", shape, self.parameters, run, columns)
 
         # TD(lambda) returns y, from the target critic at every o'.
-        targets = self.critic_shape.arrays(self.targets[run])
+        targets = self.mlp_arrays("target", shape, self.targets, run, columns)
         seen = self.seen(read.next_observations, read.next_fresh)
         at_next = critic.inputs(own, seen, [drawn.next_others], own_asked=True)
         q_next = critic.forward(targets, at_next)[0]
@@ -85,7 +86,7 @@ class ComaFleet(JointFleet):
         inputs = critic.inputs(own, seen, [read.actions], own_asked=True)
         q = critic.forward(parameters, inputs)
         taken = q[0].gather(-1, actions)
-        out = self.critic_shape.arrays(self.gradient[run, self.critic_columns])
+        out = self.mlp_arrays("critic gradient", shape, self.gradient, run, columns)
         critic.backward(parameters, inputs, critic_gradient(config, known, q[0]).unsqueeze(0), out)
         self.adam.steps[run] += 1
         self.step(run, self.critic_columns)

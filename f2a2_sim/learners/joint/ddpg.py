@@ -71,10 +71,11 @@ class DdpgFleet(JointFleet):
         config, read, run, own = self.config, drawn.transitions, drawn.run, drawn.own
         batch = drawn.rewards.shape[1]
         critic = self._critics.setdefault(worker, JointMlpCritic(self.layout, self.critic_shape))
-        parameters = self.critic_shape.arrays(self.parameters[run, self.critic_columns])
+        shape, columns = self.critic_shape, self.critic_columns
+        parameters = self.mlp_arrays("critic", shape, self.parameters, run, columns)
 
         # The target y, from a~' and the target critics at o'.
-        targets = self.critic_shape.arrays(self.targets[run])
+        targets = self.mlp_arrays("target", shape, self.targets, run, columns)
         seen = self.seen(read.next_observations, read.next_fresh)
         at_next = critic.inputs(own, seen, [drawn.next_others])
         q_next = critic.forward(targets, at_next).squeeze(-1)
@@ -100,7 +101,7 @@ class DdpgFleet(JointFleet):
         q = critic.forward(parameters, learned).squeeze(-1)
         taken = q[..., :batch].clone()
         gradient = critic_gradient(config, known, taken, q[..., batch:] if config.joint else None)
-        out = self.critic_shape.arrays(self.gradient[run, self.critic_columns])
+        out = self.mlp_arrays("critic gradient", shape, self.gradient, run, columns)
         critic.backward(parameters, learned, gradient.unsqueeze(-1), out)
         self.adam.steps[run] += 1
         self.step(run, self.critic_columns)

@@ -99,18 +99,23 @@ def multiply(
 
 def multiply_transposed(left: Tensor, right: Tensor, out: Tensor) -> None:
     """``left^T right`` of ``[b, m, k]`` and ``[b, m, n]`` into ``out`` ``[b, k, n]``: gradients of weights."""
-    narrow = right.shape[2] <= _NARROW
     if by_agent(left):
-        turned = narrow or right.shape[2] < left.shape[2]  # oneDNN makes a transposed copy of what comes first
         for i in range(left.shape[0]):
-            if turned:
-                out[i].copy_(_linear(right[i].mT, left[i], None, False).mT)
-            else:
-                out[i].copy_(_linear(left[i].mT, right[i], None, False))
-    elif narrow:
+            out[i].copy_(linear_transposed(left[i], right[i]))
+    elif right.shape[2] <= _NARROW:
         out.copy_((right.mT @ left).mT)
     else:
         torch.bmm(left.mT, right, out=out)
+
+
+def linear_transposed(left: Tensor, right: Tensor) -> Tensor:
+    """``left^T right`` of ``[m, k]`` and ``[m, n]``, in new memory; not for products that are not `by_agent`.
+
+    oneDNN makes a transposed copy of what comes first: that is the narrower one.
+    """
+    if right.shape[1] < left.shape[1]:
+        return _linear(right.mT, left, None, False).mT
+    return _linear(left.mT, right, None, False)
 
 
 def through_leak(gradient: Tensor, activation: Tensor) -> Tensor:

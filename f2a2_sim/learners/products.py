@@ -73,6 +73,8 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None, leaky: bool
 
 def _linear(rows: Tensor, weight: Tensor, bias: Tensor | None, leaky: bool) -> Tensor:
     assert _one_dnn is not None
+    if not (weight.is_contiguous() or weight.mT.is_contiguous()):
+        weight = weight.contiguous()  # oneDNN takes a thousand times as long over gaps between rows
     slope: list[Any] = [LEAK] if leaky else []
     return _one_dnn(rows, weight.mT, bias, "leaky_relu" if leaky else "none", slope, "")
 

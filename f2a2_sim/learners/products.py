@@ -24,9 +24,9 @@ _NARROW = 8  # columns: products of so few are computed as (right^T left^T)^T, i
 
 
 def _find() -> Callable[..., Tensor] | None:
-    if torch.backends.cpu.get_cpu_capability() != "AVX512" or not torch.backends.mkldnn.is_available():
+    if torch.backends.cpu.get_cpu_capability() != "AVX512":
         return None
-    try:
+    try:  # it is there only if torch was built with oneDNN
         operation: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.default
     except AttributeError:
         return None
@@ -39,7 +39,7 @@ _plain = False
 
 @contextmanager
 def plainly() -> Iterator[None]:
-    """Products are torch's ordinary ones, whatever the machine: for all threads, so not while others learn."""
+    """Products are torch's ordinary ones on every machine; in all threads, so not while others learn."""
     global _plain
     before, _plain = _plain, True
     try:
@@ -60,7 +60,10 @@ def by_agent(rows: Tensor) -> bool:
 
 
 def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None, leaky: bool = False) -> Tensor:
-    """``rows @ weight + bias``, then a leaky ReLU if ``leaky``: ``[m, k]``, ``[k, n]``, ``[n]``, new memory."""
+    """``rows @ weight + bias``, then a leaky ReLU if ``leaky``, in new memory.
+
+    ``rows`` ``[m, k]``, ``weight`` ``[k, n]``, ``bias`` ``[n]``.
+    """
     if by_agent(rows):
         return _linear(rows, weight, bias, leaky)
     if weight.shape[1] <= _NARROW:
@@ -82,7 +85,10 @@ def _linear(rows: Tensor, weight: Tensor, bias: Tensor | None, leaky: bool) -> T
 def multiply(
     rows: Tensor, weight: Tensor, out: Tensor, bias: Tensor | None = None, leaky: bool = False
 ) -> None:
-    """The same for a stack of agents ``[b, m, k]``, ``[b, k, n]``, ``[b, 1, n]``, into ``out`` ``[b, m, n]``."""
+    """The same for a stack of agents, into ``out`` ``[b, m, n]``.
+
+    ``rows`` ``[b, m, k]``, ``weight`` ``[b, k, n]``, ``bias`` ``[b, 1, n]``.
+    """
     if by_agent(rows):
         for i in range(rows.shape[0]):
             out[i].copy_(_linear(rows[i], weight[i], None if bias is None else bias[i, 0], leaky))
@@ -100,7 +106,7 @@ def multiply(
 
 
 def multiply_transposed(left: Tensor, right: Tensor, out: Tensor) -> None:
-    """``left^T right`` of ``[b, m, k]`` and ``[b, m, n]`` into ``out`` ``[b, k, n]``: gradients of weights."""
+    """``left^T right`` of ``[b, m, k]`` and ``[b, m, n]`` into ``out`` ``[b, k, n]``: weights' gradients."""
     if by_agent(left):
         for i in range(left.shape[0]):
             out[i].copy_(linear_transposed(left[i], right[i]))

@@ -151,7 +151,7 @@ class StackedMlp:
 
     @staticmethod
     def memory_shapes(shape: MlpShape, block: int, batch: int) -> list[tuple[int, ...]]:
-        """The buffers: outputs, first layer, gradient at the first layer, further hidden layers, gradients."""
+        """The buffers: outputs, first layer and its gradient, further hidden layers, their gradients."""
         hidden = (shape.branches, block, batch, shape.hidden)
         wide = (block, batch, shape.branches * shape.hidden)
         return [(*hidden[:3], shape.outputs), wide, wide, *[hidden] * (2 * shape.hidden_layers - 2)]

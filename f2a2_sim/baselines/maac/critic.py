@@ -25,7 +25,6 @@ from f2a2_sim.learners.attention_shape import AttentionShape, CriticArrays
 from f2a2_sim.learners.pool import BlockPool
 from f2a2_sim.learners.stacked import StackedAdam, zeros
 
-
 PART = 512
 """Transitions that are computed at once, by one thread."""
 

@@ -322,7 +322,7 @@ class JointFleet(ABC):
         self._shared.descend(self.adam, rows, run, columns, gradient, self.config.l2)
 
     def kept(self, name: str, run: slice, make: Callable[[], Made]) -> Made:
-        """Views of what belongs to neighbouring agents, made once: making them costs as much as using them."""
+        """Views of what belongs to neighbouring agents, made once: it costs as much as using them."""
         key = (name, run.start, run.stop)
         if key not in self._kept:
             self._kept[key] = make()

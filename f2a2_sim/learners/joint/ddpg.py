@@ -93,9 +93,7 @@ class DdpgFleet(JointFleet):
         known = OwnSample(rho.squeeze(-1), rho_resampled.gather(-1, chosen).squeeze(-1), y)
 
         # Critic step (5.4a) on (o, a) and, if joint, on (o, a~); then the target critics follow.
-        resampled = drawn.others.index_put(
-            (torch.arange(len(own), device=own.device), own), sample.chosen
-        )
+        resampled = drawn.others.index_put((torch.arange(len(own), device=own.device), own), sample.chosen)
         both = critic.inputs(own, self.seen(read.observations, read.fresh), [read.actions, resampled])
         learned = both if config.joint else both.variant(0)
         q = critic.forward(parameters, learned).squeeze(-1)

@@ -27,7 +27,6 @@ from f2a2_sim.learners.products import (
     through_leak,
 )
 
-
 PART = 512
 """Transitions that are computed at once: what they need then stays in the cache from product to product."""
 

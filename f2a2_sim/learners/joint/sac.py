@@ -132,9 +132,7 @@ class SacFleet(JointFleet):
     def _arrays(self, rows: Tensor, twin: int) -> CriticArrays:
         cut = self.shape.attention_columns.stop
         first, rest = self._twin(twin)
-        places = [
-            first + s.offset if s.offset < cut else rest + s.offset - cut for s in self.shape.segments
-        ]
+        places = [first + s.offset if s.offset < cut else rest + s.offset - cut for s in self.shape.segments]
         return self.shape.arrays(rows, places)
 
     def _seen(self, observations: Tensor, fresh: Tensor | None) -> list[Tensor]:

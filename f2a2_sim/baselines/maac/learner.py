@@ -20,7 +20,7 @@ from f2a2_sim.baselines.trainer import Draws
 from f2a2_sim.learners.attention import AttentionCritic
 from f2a2_sim.learners.attention_shape import AttentionShape
 from f2a2_sim.learners.few import log_softmax, softmax
-from f2a2_sim.learners.pool import BlockPool
+from f2a2_sim.learners.pool import BlockPool, one_thread
 from f2a2_sim.learners.standardise import Standardised, standardise
 
 
@@ -85,7 +85,8 @@ class Maac:
 
         Observations by group ``[rollouts, group, size]``, uniforms in [0, 1) ``[n, rollouts]``.
         """
-        return choose_by(uniforms)(self.acting_probabilities(observations)).T.cpu().numpy()
+        with one_thread():
+            return choose_by(uniforms)(self.acting_probabilities(observations)).T.cpu().numpy()
 
     def acting_probabilities(self, observations: list[NDArray[np.float32]]) -> Tensor:
         """pi ``[n, rollouts, actions]`` with observations standardised by the running moments."""
@@ -100,7 +101,8 @@ class Maac:
     def learn(self, replay: JointReplay, draws: Draws) -> dict[str, NDArray[np.float64]]:
         """One update with a batch of ``replay``."""
         n = self.config.batch_size
-        batch = replay.sample(draws.common("batch", n)).on(self._like.device)
+        with one_thread():
+            batch = replay.sample(draws.common("batch", n)).on(self._like.device)
         choose_next, choose = (choose_by(draws.each(purpose, n)) for purpose in ("next_actions", "actions"))
         return self.update(batch, choose_next, choose)
 

@@ -30,7 +30,7 @@ from f2a2_sim.learners.few import softmax
 from f2a2_sim.learners.joint.actors import Actors, FrozenActors
 from f2a2_sim.learners.joint.modelling import Modelling
 from f2a2_sim.learners.joint.replay import JointFleetReplay, JointTransitions
-from f2a2_sim.learners.pool import BlockPool
+from f2a2_sim.learners.pool import BlockPool, one_thread
 from f2a2_sim.learners.shared import SharedVariable
 from f2a2_sim.learners.stacked import (
     MlpArrays,
@@ -178,10 +178,11 @@ class JointFleet(ABC):
     ) -> tuple[IntArray, NDArray[np.float32]]:
         """Observations ``[r, rollouts, size]``, uniforms ``[r, rollouts]`` -> actions ``[r, rollouts]`` and
         logits ``[r, rollouts, actions]``."""
-        seen = torch.from_numpy(observations).to(self.parameters)
-        logits = self.actors.logits(torch.from_numpy(rows).to(seen.device), seen)
-        actions = choose(logits, torch.from_numpy(uniforms).to(seen.device))
-        return actions.cpu().numpy(), logits.float().cpu().numpy()
+        with one_thread():  # a few rows each: nothing to share
+            seen = torch.from_numpy(observations).to(self.parameters)
+            logits = self.actors.logits(torch.from_numpy(rows).to(seen.device), seen)
+            actions = choose(logits, torch.from_numpy(uniforms).to(seen.device))
+            return actions.cpu().numpy(), logits.float().cpu().numpy()
 
     def remember(
         self,
@@ -242,7 +243,8 @@ class JointFleet(ABC):
         """
         statistics: dict[str, FloatArray] = {name: np.empty(len(rows)) for name in STATISTICS}
         statistics[ACCURACY] = np.full(len(rows), np.nan)
-        policies = self.actors.frozen()
+        with one_thread():
+            policies = self.actors.frozen()
         if self.moa is not None:
             assert batch.resample is not None
             for_models = batch.resample[:, -self.moa.draws_per_update :]

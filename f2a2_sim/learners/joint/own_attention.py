@@ -275,8 +275,9 @@ class _Sum:
 
 def _multiply(left: Tensor, right: Tensor, out: Tensor, leaky: bool = False) -> None:
     """``left @ right`` ``[C, k, ., .]`` into ``out``, then a leaky ReLU if ``leaky``."""
-    if left.shape[0] == 1:
-        multiply(left[0], right[0], out[0], leaky=leaky)
+    if left.shape[0] == 1 or by_agent(left):
+        for c in range(left.shape[0]):
+            multiply(left[c], right[c], out[c], leaky=leaky)
         return
     out.copy_(left @ right)
     if leaky:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from f2a2_sim.baselines.config import PerceptronConfig
 from f2a2_sim.baselines.maac.steps import clip_norms, load_into, optimiser_state
-from f2a2_sim.learners.stacked import LEAK, MlpShape, StackedAdam, zeros
+from f2a2_sim.learners.products import LEAK
+from f2a2_sim.learners.stacked import MlpShape, StackedAdam, zeros
 from f2a2_sim.learners.standardise import Standardised
 
 leaky_relu = torch.nn.functional.leaky_relu

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from f2a2_sim.learners.config import LearnerConfig
+from f2a2_sim.learners.few import log_softmax
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Policy:
 
     @staticmethod
     def of(logits: Tensor) -> Policy:
-        log = torch.log_softmax(logits, dim=-1)
+        log = log_softmax(logits)
         return Policy(log.exp(), log)
 
     def weights(self, uniforms: Tensor | None) -> Tensor:

@@ -38,10 +38,24 @@ class BlockPool:
     def __init__(self) -> None:
         self._executor: ThreadPoolExecutor | None = None
         self._size = 0
+        self._threads: int | None = None  # within `between`
+
+    @contextmanager
+    def between(self) -> Iterator[None]:
+        """What is computed between one `map` and the next is the calling thread's alone, see `one_thread`."""
+        self._threads = torch.get_num_threads()
+        try:
+            with one_thread():
+                yield
+        finally:
+            self._threads = None
 
     def map(self, work: Callable[[int, Item], Result], items: Sequence[Item]) -> list[Result]:
-        """``[work(worker, item) for item in items]``; a worker number is in use by one thread at a time."""
-        threads = torch.get_num_threads()
+        """``[work(worker, item) for item in items]``; a worker number is in use by one thread at a time.
+
+        All threads work in torch's inference mode if the caller does.
+        """
+        threads = self._threads or torch.get_num_threads()
         if threads == 1 or len(items) <= 1:
             return [work(0, item) for item in items]
         helpers = min(threads, len(items)) - 1
@@ -49,14 +63,16 @@ class BlockPool:
         results: dict[int, Result] = {}
         todo = iter(range(len(items)))
         lock = threading.Lock()
+        inference = torch.is_inference_mode_enabled()
 
         def share(worker: int) -> None:
-            while True:
-                with lock:
-                    index = next(todo, None)
-                if index is None:
-                    return
-                results[index] = work(worker, items[index])
+            with torch.inference_mode(inference):
+                while True:
+                    with lock:
+                        index = next(todo, None)
+                    if index is None:
+                        return
+                    results[index] = work(worker, items[index])
 
         with one_thread():
             futures: list[Future[None]] = [executor.submit(share, worker + 1) for worker in range(helpers)]

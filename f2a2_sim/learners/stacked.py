@@ -22,7 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-LEAK = 0.01
+from f2a2_sim.learners.products import LEAK, multiply, multiply_transposed, through_leak
+
 _LINE = 64  # bytes of a cache line
 _ALIGN = 16  # floats: segments start on 64-byte boundaries
 
@@ -150,42 +151,45 @@ class StackedMlp:
 
     @staticmethod
     def memory_shapes(shape: MlpShape, block: int, batch: int) -> list[tuple[int, ...]]:
-        """The buffers: outputs, first layer, gradient at the first layer, further hidden layers."""
+        """The buffers: outputs, first layer and its gradient, further hidden layers, their gradients."""
         hidden = (shape.branches, block, batch, shape.hidden)
         wide = (block, batch, shape.branches * shape.hidden)
-        return [(*hidden[:3], shape.outputs), wide, wide, *[hidden] * (shape.hidden_layers - 1)]
+        return [(*hidden[:3], shape.outputs), wide, wide, *[hidden] * (2 * shape.hidden_layers - 2)]
 
     def __init__(self, hidden: int, memory: list[Tensor]) -> None:
-        outputs, self.first, self.first_gradient, *further = memory
+        outputs, self.first, self.first_gradient, *others = memory
+        further, gradients = others[: len(others) // 2], others[len(others) // 2 :]
 
         def by_branch(wide: Tensor) -> Tensor:
             return wide.view(*wide.shape[:2], -1, hidden).permute(2, 0, 1, 3)
 
         reads = [by_branch(self.first), *further]
         self._layers = [
-            _Passage(
-                below, list(below.unbind(0)), list(below.transpose(2, 3).unbind(0)), out, list(out.unbind(0))
+            _Passage(list(below.unbind(0)), below, out, list(out.unbind(0)), dense, gradient)
+            for below, out, dense, gradient in zip(
+                reads,
+                [*further, outputs],
+                [self.first_gradient, *gradients],
+                [by_branch(self.first_gradient), *gradients],
+                strict=True,
             )
-            for below, out in zip(reads, [*further, outputs], strict=True)
         ]
-        self._first_gradient_by_branch = by_branch(self.first_gradient)
 
     def forward(self, parameters: MlpArrays, inputs: Tensor) -> Tensor:
         """Outputs ``[branches, b, n, outputs]`` for ``inputs`` ``[b, n, inputs + 1]``, last column ones."""
-        torch.bmm(inputs, parameters.first, out=self.first)
+        multiply(inputs, parameters.first, self.first)
         return self.forward_from_first(parameters)
 
     def forward_from_first(self, parameters: MlpArrays) -> Tensor:
         """The same, once ``first`` ``[b, n, branches * hidden]`` holds the first layer's products."""
-        below = self.first
+        torch.nn.functional.leaky_relu_(self.first, LEAK)
+        last = self._layers[-1]
         for layer, passage in zip(parameters.layers, self._layers, strict=True):
-            torch.nn.functional.leaky_relu_(below, LEAK)
             for bias, read, weight, write in zip(
                 layer.biases, passage.reads, layer.weights, passage.writes, strict=True
             ):
-                torch.baddbmm(bias, read, weight, out=write)
-            below = passage.above
-        return below
+                multiply(read, weight, write, bias, leaky=passage is not last)
+        return last.above
 
     def backward(
         self, parameters: MlpArrays, inputs: Tensor, output_gradients: Tensor, out: MlpArrays
@@ -195,7 +199,7 @@ class StackedMlp:
         ``output_gradients`` is ``[branches, b, n, outputs]``; activations are those of the last `forward`.
         """
         self.backward_to_first(parameters, output_gradients, out)
-        torch.bmm(inputs.transpose(1, 2), self.first_gradient, out=out.first)
+        multiply_transposed(inputs, self.first_gradient, out.first)
 
     def backward_to_first(
         self, parameters: MlpArrays, output_gradients: Tensor, out: MlpArrays | None
@@ -213,28 +217,27 @@ class StackedMlp:
                 gradient = out.layers[at]
                 torch.sum(upstream, dim=2, out=gradient.bias)
                 for g_out, g_weight, read in zip(
-                    upstream.unbind(0), gradient.weights, passage.transposed, strict=True
+                    upstream.unbind(0), gradient.weights, passage.reads, strict=True
                 ):
-                    torch.bmm(read, g_out, out=g_weight)
-            g_below = self._first_gradient_by_branch if at == 0 else torch.empty_like(passage.below)
+                    multiply_transposed(read, g_out, g_weight)
             for g_out, weight, write in zip(
-                upstream.unbind(0), layer.transposed, g_below.unbind(0), strict=True
+                upstream.unbind(0), layer.transposed, passage.gradient.unbind(0), strict=True
             ):
-                torch.bmm(g_out, weight, out=write)
-            dense, below = (self.first_gradient, self.first) if at == 0 else (g_below, passage.below)
-            torch.ops.aten.leaky_relu_backward.grad_input(dense, below, LEAK, True, grad_input=dense)
-            upstream = g_below
+                multiply(g_out, weight, write)
+            through_leak(passage.dense_gradient, self.first if at == 0 else passage.below)
+            upstream = passage.gradient
 
 
 @dataclass(frozen=True)
 class _Passage:
     """What a layer after the first reads and writes: ``[branches, b, n, .]``, and views of it by branch."""
 
-    below: Tensor
     reads: list[Tensor]
-    transposed: list[Tensor]
+    below: Tensor
     above: Tensor
     writes: list[Tensor]
+    dense_gradient: Tensor  # that of `below`, as its memory lies
+    gradient: Tensor  # the same, [branches, b, n, .]
 
 
 def evaluate(parameters: MlpArrays, inputs: Tensor) -> Tensor:

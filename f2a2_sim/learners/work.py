@@ -1,14 +1,22 @@
-"""What a piece of learning costs a device: counted on the real code, once per shape."""
+"""What a piece of learning costs a device: counted on the real code, once per shape.
+
+Counted is what one thread does with torch's ordinary products, so that a simulated device's time does not
+depend on the machine that simulates it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+
+from f2a2_sim.learners.pool import one_thread
+from f2a2_sim.learners.products import plainly
 
 
 class LaunchCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -52,22 +60,33 @@ _NOT_LAUNCHED = (
 )
 
 
+def _flops_in_place(into: torch.Size, left: torch.Size, right: torch.Size, **_: Any) -> int:
+    return 2 * into.numel() * left[-1]
+
+
+@contextmanager
+def _counted() -> Iterator[None]:
+    with one_thread(), plainly():  # counters see their own thread alone
+        yield
+
+
 def count_flops(work: Callable[[], object]) -> int:
     """Floating-point operations of the matrix products that ``work`` performs (a multiply-add is two)."""
-    with FlopCounterMode(display=False) as counter:
+    in_place = {torch.ops.aten.baddbmm_: _flops_in_place}  # torch's counter leaves it out
+    with _counted(), FlopCounterMode(display=False, custom_mapping=in_place) as counter:
         work()
     return int(counter.get_total_flops())
 
 
 def count_bytes(work: Callable[[], object]) -> int:
     """Bytes that the operations of ``work`` read and write, each its whole inputs and outputs."""
-    with ByteCounter() as counter:
+    with _counted(), ByteCounter() as counter:
         work()
     return int(counter.bytes)
 
 
 def count_launches(work: Callable[[], object]) -> int:
     """Kernel launches that ``work`` would need on a GPU."""
-    with LaunchCounter() as counter:
+    with _counted(), LaunchCounter() as counter:
         work()
     return int(counter.launches)

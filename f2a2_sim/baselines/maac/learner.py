@@ -14,10 +14,13 @@ from torch import Tensor
 from f2a2_sim.baselines.choice import Choose, choose_by
 from f2a2_sim.baselines.joint_replay import JointBatch, JointReplay
 from f2a2_sim.baselines.maac.config import MaacConfig
-from f2a2_sim.baselines.maac.critic import CriticLoss, MaacCritic, regression_target
+from f2a2_sim.baselines.maac.critic import CriticLoss, MaacCritic, regression_target, values
 from f2a2_sim.baselines.maac.policies import PolicyGroup, PolicyLoss
 from f2a2_sim.baselines.trainer import Draws
+from f2a2_sim.learners.attention import AttentionCritic
 from f2a2_sim.learners.attention_shape import AttentionShape
+from f2a2_sim.learners.few import log_softmax, softmax
+from f2a2_sim.learners.pool import BlockPool, one_thread
 from f2a2_sim.learners.standardise import Standardised, standardise
 
 
@@ -34,7 +37,7 @@ class Seen:
 
     def policy_inputs(self, group: int) -> Tensor:
         """``[group, batch, size + 1]``, the last column ones."""
-        return self.inputs[group][0, ..., self.n_actions :]
+        return self.inputs[group][..., self.n_actions :]
 
 
 class Maac:
@@ -63,8 +66,11 @@ class Maac:
         self.shape = AttentionShape(observation_sizes, n_actions, config.hidden_size, config.heads)
         like = torch.empty(0, dtype=dtype, device=device)
         self._like = like
-        self.policies = [PolicyGroup(config, group, n_actions, like) for group in self.shape.groups]
-        self.critic = MaacCritic(config, self.shape, like)
+        self._pool = BlockPool()
+        self.policies = [
+            PolicyGroup(config, group, n_actions, like, self._pool) for group in self.shape.groups
+        ]
+        self.critic = MaacCritic(config, self.shape, like, self._pool)
         for policy in self.policies:
             policy.initialise(generator)
         self.critic.initialise(generator)
@@ -79,7 +85,8 @@ class Maac:
 
         Observations by group ``[rollouts, group, size]``, uniforms in [0, 1) ``[n, rollouts]``.
         """
-        return choose_by(uniforms)(self.acting_probabilities(observations)).T.cpu().numpy()
+        with one_thread():
+            return choose_by(uniforms)(self.acting_probabilities(observations)).T.cpu().numpy()
 
     def acting_probabilities(self, observations: list[NDArray[np.float32]]) -> Tensor:
         """pi ``[n, rollouts, actions]`` with observations standardised by the running moments."""
@@ -87,14 +94,15 @@ class Maac:
             policy.acting_logits(torch.from_numpy(seen).to(self._like).transpose(0, 1))
             for policy, seen in zip(self.policies, observations, strict=True)
         ]
-        return torch.cat(logits).softmax(dim=-1)
+        return softmax(torch.cat(logits))
 
     # ------------------------------------------------------------------ learning
 
     def learn(self, replay: JointReplay, draws: Draws) -> dict[str, NDArray[np.float64]]:
         """One update with a batch of ``replay``."""
         n = self.config.batch_size
-        batch = replay.sample(draws.common("batch", n)).on(self._like.device)
+        with one_thread():
+            batch = replay.sample(draws.common("batch", n)).on(self._like.device)
         choose_next, choose = (choose_by(draws.each(purpose, n)) for purpose in ("next_actions", "actions"))
         return self.update(batch, choose_next, choose)
 
@@ -103,27 +111,28 @@ class Maac:
         self, batch: JointBatch, choose_next: Choose, choose: Choose
     ) -> dict[str, NDArray[np.float64]]:
         """One update; statistics of before the steps, each ``[n]`` or ``[1]``."""
-        target = self.regression_target(batch, choose_next)
-        seen = self.look(batch.observations)
-        critic_loss = self.critic_loss(seen, batch.actions, target)
-        critic_norm = self.step_critic(seen, critic_loss)
-        policy_losses = self.policy_losses(seen, choose)
-        policy_norms = self.step_policies(seen, policy_losses)
-        self.follow_targets()
-        entropy = torch.cat([loss.entropy() for loss in policy_losses])
-        return {
-            "critic_loss": _numbers(critic_loss.squared_error()),
-            "critic_norm": _numbers(critic_norm),
-            "policy_norm": _numbers(policy_norms),
-            "entropy": _numbers(entropy),
-        }
+        with self._pool.between():
+            target = self.regression_target(batch, choose_next)
+            seen = self.look(batch.observations)
+            critic_loss = self.critic_loss(seen, batch.actions, target)
+            critic_norm = self.step_critic(seen, critic_loss)
+            policy_losses = self.policy_losses(seen, choose)
+            policy_norms = self.step_policies(seen, policy_losses)
+            self.follow_targets()
+            entropy = torch.cat([loss.entropy() for loss in policy_losses])
+            return {
+                "critic_loss": _numbers(critic_loss.squared_error()),
+                "critic_norm": _numbers(critic_norm),
+                "policy_norm": _numbers(policy_norms),
+                "entropy": _numbers(entropy),
+            }
 
     def look(self, observations: list[Tensor]) -> Seen:
         """Standardise observations, by group ``[group, batch, size]``."""
         seen = [standardise(values.to(self._like)) for values in observations]
         batch, a = observations[0].shape[1], self.shape.n_actions
-        nobody = self._like.new_zeros(1, self.shape.n_agents, batch, a)
-        inputs = self.critic.network.inputs([x.values.unsqueeze(0) for x in seen], nobody)
+        nobody = self._like.new_zeros(self.shape.n_agents, batch, a)
+        inputs = AttentionCritic(self.shape).inputs([x.values for x in seen], nobody)
         return Seen(seen, inputs, a)
 
     def enter_actions(self, seen: Seen, actions: Tensor) -> None:
@@ -132,13 +141,13 @@ class Maac:
         one_hot = torch.nn.functional.one_hot(actions, a).to(self._like)
         entered = standardise(one_hot).values
         for group, inputs in zip(self.shape.groups, seen.inputs, strict=True):
-            inputs[0, ..., :a] = entered[group.agents]
+            inputs[..., :a] = entered[group.agents]
 
     def regression_target(self, batch: JointBatch, choose_next: Choose) -> Tensor:
         """y ``[n, batch]``, with next actions of the target policies."""
         seen = self.look(batch.next_observations)
         logits = [policy.target_logits(seen.policy_inputs(g)) for g, policy in enumerate(self.policies)]
-        log = torch.cat(logits).log_softmax(dim=-1)
+        log = log_softmax(torch.cat(logits))
         actions = choose_next(log.exp())
         self.enter_actions(seen, actions)
         next_q = _of(actions, self.critic.target_values(seen.inputs))
@@ -164,9 +173,9 @@ class Maac:
         for g, policy in enumerate(self.policies):
             logits.append(policy.logits(seen.policy_inputs(g)))
             policy.follow(seen.observations[g])
-        actions = choose(torch.cat(logits).softmax(dim=-1))
+        actions = choose(softmax(torch.cat(logits)))
         self.enter_actions(seen, actions)
-        q = self.critic.attend(seen.inputs).q[0]
+        q = values(self.critic.attend(seen.inputs))
         return [
             PolicyLoss.of(self.config, z, actions[group.agents].unsqueeze(-1), q[group.agents])
             for z, group in zip(logits, self.shape.groups, strict=True)

@@ -20,7 +20,9 @@ from torch import Tensor
 from f2a2_sim.baselines.maac.config import MaacConfig
 from f2a2_sim.baselines.maac.steps import clip_norms, load_into, optimiser_state
 from f2a2_sim.learners.attention_shape import AgentGroup
-from f2a2_sim.learners.stacked import MlpShape, StackedAdam, StackedMlp, carve, evaluate, zeros
+from f2a2_sim.learners.few import log_softmax
+from f2a2_sim.learners.pool import BlockPool
+from f2a2_sim.learners.stacked import MlpArrays, MlpShape, StackedAdam, StackedMlp, carve, evaluate, zeros
 from f2a2_sim.learners.standardise import RunningMoments, Standardised
 
 
@@ -36,7 +38,7 @@ class PolicyLoss:
     @staticmethod
     def of(config: MaacConfig, logits: Tensor, actions: Tensor, q: Tensor) -> PolicyLoss:
         """From ``q`` ``[group, batch, actions]``, the updated critic's with everybody's sampled actions."""
-        log = logits.log_softmax(dim=-1)
+        log = log_softmax(logits)
         baseline = (log.exp() * q).sum(dim=-1, keepdim=True)
         advantage = q.gather(-1, actions) - baseline
         return PolicyLoss(logits, log, actions, log.gather(-1, actions) / config.reward_scale - advantage)
@@ -74,9 +76,19 @@ class PolicySettings(Protocol):
 
 
 class PolicyGroup:
-    """The policies of one group of agents: parameters ``[group, P]``, targets, optimiser, running moments."""
+    """The policies of one group of agents: parameters ``[group, P]``, targets, optimiser, running moments.
 
-    def __init__(self, config: PolicySettings, group: AgentGroup, n_actions: int, like: Tensor) -> None:
+    On a processor each agent is a block of its own, several of which are computed at once.
+    """
+
+    def __init__(
+        self,
+        config: PolicySettings,
+        group: AgentGroup,
+        n_actions: int,
+        like: Tensor,
+        pool: BlockPool | None = None,
+    ) -> None:
         self.config = config
         self.group = group
         self.shape = MlpShape(group.observation_size, config.hidden_size, 2, n_actions)
@@ -86,11 +98,15 @@ class PolicyGroup:
         )
         self.adam = StackedAdam(self.parameters, config.learning_rate)
         self.moments = RunningMoments(group.count, group.observation_size, like)
-        self._arrays = self.shape.arrays(self.parameters)
-        self._target_arrays = self.shape.arrays(self.targets)
-        self._gradient_arrays = self.shape.arrays(self.gradient)
+        size = 1 if like.device.type == "cpu" else group.count
+        self._blocks = [slice(first, first + size) for first in range(0, group.count, size)]
+        self._arrays, self._target_arrays, self._gradient_arrays = (
+            [self.shape.arrays(rows[block]) for block in self._blocks]
+            for rows in (self.parameters, self.targets, self.gradient)
+        )
         self._adam_rows = self.adam.rows(slice(0, group.count), slice(0, self.shape.size))
-        self._passes: dict[int, StackedMlp] = {}  # by size of batch
+        self._passes: dict[tuple[int, int], StackedMlp] = {}  # by block and size of batch
+        self._pool = BlockPool() if pool is None else pool
 
     def initialise(self, generator: np.random.Generator) -> None:
         """Draw parameters; targets are copies of them."""
@@ -99,20 +115,17 @@ class PolicyGroup:
         self.targets.copy_(self.parameters)
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """z ``[group, batch, actions]`` of ``inputs`` ``[group, batch, size + 1]``, the last column ones.
-
-        Its memory is the next call's as well.
-        """
-        return self._pass(inputs).forward(self._arrays, inputs)[0]
+        """z ``[group, batch, actions]`` of ``inputs`` ``[group, batch, size + 1]``, the last column ones."""
+        return self._forward(self._arrays, inputs)
 
     def target_logits(self, inputs: Tensor) -> Tensor:
         """The same, of the target policies."""
-        return self._pass(inputs).forward(self._target_arrays, inputs)[0]
+        return self._forward(self._target_arrays, inputs)
 
     def acting_logits(self, observations: Tensor) -> Tensor:
         """z of raw observations ``[group, batch, size]``, standardised by the running moments."""
         inputs = torch.nn.functional.pad(self.moments.standardise(observations), (0, 1), value=1.0)
-        return evaluate(self._arrays, inputs)
+        return evaluate(self.shape.arrays(self.parameters), inputs)
 
     def follow(self, seen: Standardised) -> None:
         """Let the running moments follow a batch of observations."""
@@ -123,8 +136,13 @@ class PolicyGroup:
 
         The last `logits` must have been of ``inputs``.
         """
-        upstream = logit_gradient.unsqueeze(0)
-        self._pass(inputs).backward(self._arrays, inputs, upstream, self._gradient_arrays)
+
+        def work(_: int, at: int) -> None:
+            block = self._blocks[at]
+            seen, upstream = inputs[block], logit_gradient[block].unsqueeze(0)
+            self._pass(at, inputs).backward(self._arrays[at], seen, upstream, self._gradient_arrays[at])
+
+        self._pool.map(work, range(len(self._blocks)))
 
     def clip(self) -> Tensor:
         """Clip each agent's gradient; the norms before, ``[group]``."""
@@ -152,11 +170,17 @@ class PolicyGroup:
     def load_state(self, state: dict[str, Any]) -> None:
         load_into(self.state(), state)
 
-    def _pass(self, inputs: Tensor) -> StackedMlp:
-        batch = inputs.shape[1]
-        if batch not in self._passes:
-            shapes = StackedMlp.memory_shapes(self.shape, self.group.count, batch)
+    def _forward(self, arrays: list[MlpArrays], inputs: Tensor) -> Tensor:
+        def work(_: int, at: int) -> Tensor:
+            return self._pass(at, inputs).forward(arrays[at], inputs[self._blocks[at]])[0]
+
+        return torch.cat(self._pool.map(work, range(len(self._blocks))))
+
+    def _pass(self, at: int, inputs: Tensor) -> StackedMlp:
+        block, batch = self._blocks[at], inputs.shape[1]
+        if (at, batch) not in self._passes:
+            shapes = StackedMlp.memory_shapes(self.shape, block.stop - block.start, batch)
             with torch.inference_mode(False):  # or it could be written in that mode alone
                 memory = carve(shapes, self.parameters[:0])
-            self._passes[batch] = StackedMlp(self.shape.hidden, memory)
-        return self._passes[batch]
+            self._passes[at, batch] = StackedMlp(self.shape.hidden, memory)
+        return self._passes[at, batch]

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from f2a2_sim.learners.stacked import LEAK, MlpShape, evaluate
+from f2a2_sim.learners.products import linear
+from f2a2_sim.learners.stacked import MlpShape, evaluate
 from f2a2_sim.learners.standardise import RunningMoments, standardise
 
 
@@ -86,8 +87,8 @@ class FrozenActors:
         everybody = []
         for layers, seen in zip(self._policies, observations.unbind(1), strict=True):
             (weight, bias), *further = layers
-            above = torch.addmm(bias, seen.reshape(b * batch, -1), weight)
+            above = linear(seen.reshape(b * batch, -1), weight, bias, leaky=bool(further))
             for weight, bias in further:
-                above = torch.addmm(bias, torch.nn.functional.leaky_relu_(above, LEAK), weight)
+                above = linear(above, weight, bias, leaky=weight is not further[-1][0])
             everybody.append(above.view(b, batch, -1))
         return torch.stack(everybody, dim=1)

@@ -15,7 +15,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -26,13 +26,24 @@ from devices.compute import Work
 from f2a2_sim.errors import CheckpointError, UsageError
 from f2a2_sim.learners.base import Batch, BoolArray, FleetSetup, FloatArray, IntArray
 from f2a2_sim.learners.config import LearnerConfig
+from f2a2_sim.learners.few import softmax
 from f2a2_sim.learners.joint.actors import Actors, FrozenActors
 from f2a2_sim.learners.joint.modelling import Modelling
 from f2a2_sim.learners.joint.replay import JointFleetReplay, JointTransitions
-from f2a2_sim.learners.pool import BlockPool
+from f2a2_sim.learners.pool import BlockPool, one_thread
 from f2a2_sim.learners.shared import SharedVariable
-from f2a2_sim.learners.stacked import MlpShape, StackedAdam, StackedMlp, blocks_of, clip_rows, zeros
+from f2a2_sim.learners.stacked import (
+    MlpArrays,
+    MlpShape,
+    StackedAdam,
+    StackedMlp,
+    blocks_of,
+    clip_rows,
+    zeros,
+)
 from f2a2_sim.learners.work import count_bytes, count_flops, count_launches
+
+Made = TypeVar("Made")
 
 STATISTICS = ("entropy", "q_mean", "td_abs", "critic_loss", "importance_mean")
 ACCURACY = "moa_accuracy"
@@ -62,8 +73,9 @@ class Drawn:
         return torch.arange(self.run.start, self.run.stop, device=self.rewards.device)
 
     def of_own(self, values: Tensor) -> Tensor:
-        """What belongs to the agents themselves: ``[b, n, ...]`` -> ``[b, ...]``."""
-        return values[torch.arange(values.shape[0], device=values.device), self.own]
+        """What belongs to the agents themselves: ``[b, n, ...]`` -> ``[b, ...]``, a view."""
+        mine = values[:, self.run].diagonal(dim1=0, dim2=1)
+        return mine.movedim(-1, 0)
 
 
 class JointFleet(ABC):
@@ -113,6 +125,7 @@ class JointFleet(ABC):
             )
         self._pool = BlockPool()
         self._passes: dict[tuple[int, int, int], StackedMlp] = {}
+        self._kept: dict[tuple[str, int, int], Any] = {}
         self._counted: tuple[Work, Work] | None = None
         self.reset(np.arange(n), setup.seeds)
 
@@ -165,10 +178,11 @@ class JointFleet(ABC):
     ) -> tuple[IntArray, NDArray[np.float32]]:
         """Observations ``[r, rollouts, size]``, uniforms ``[r, rollouts]`` -> actions ``[r, rollouts]`` and
         logits ``[r, rollouts, actions]``."""
-        seen = torch.from_numpy(observations).to(self.parameters)
-        logits = self.actors.logits(torch.from_numpy(rows).to(seen.device), seen)
-        actions = choose(logits, torch.from_numpy(uniforms).to(seen.device))
-        return actions.cpu().numpy(), logits.float().cpu().numpy()
+        with one_thread():  # a few rows each: nothing to share
+            seen = torch.from_numpy(observations).to(self.parameters)
+            logits = self.actors.logits(torch.from_numpy(rows).to(seen.device), seen)
+            actions = choose(logits, torch.from_numpy(uniforms).to(seen.device))
+            return actions.cpu().numpy(), logits.float().cpu().numpy()
 
     def remember(
         self,
@@ -229,7 +243,8 @@ class JointFleet(ABC):
         """
         statistics: dict[str, FloatArray] = {name: np.empty(len(rows)) for name in STATISTICS}
         statistics[ACCURACY] = np.full(len(rows), np.nan)
-        policies = self.actors.frozen()
+        with one_thread():
+            policies = self.actors.frozen()
         if self.moa is not None:
             assert batch.resample is not None
             for_models = batch.resample[:, -self.moa.draws_per_update :]
@@ -303,10 +318,22 @@ class JointFleet(ABC):
         gradient = self.gradient[run, columns]
         if self.config.grad_clip is not None:
             clip_rows(gradient, self.config.grad_clip)
-        rows = self.adam.rows(run, columns)
+        rows = self.kept(f"adam {columns.start}", run, lambda: self.adam.rows(run, columns))
         if counts is not None:
             rows = dataclasses.replace(rows, steps=list(counts.unbind(0)))
         self._shared.descend(self.adam, rows, run, columns, gradient, self.config.l2)
+
+    def kept(self, name: str, run: slice, make: Callable[[], Made]) -> Made:
+        """Views of what belongs to neighbouring agents, made once: it costs as much as using them."""
+        key = (name, run.start, run.stop)
+        if key not in self._kept:
+            self._kept[key] = make()
+        made: Made = self._kept[key]
+        return made
+
+    def mlp_arrays(self, name: str, shape: MlpShape, rows: Tensor, run: slice, columns: slice) -> MlpArrays:
+        """Views of the networks of neighbouring agents, ``columns`` of ``rows``."""
+        return self.kept(name, run, lambda: shape.arrays(rows[run, columns]))
 
     def follow_targets(self, run: slice) -> None:
         """theta' <- (1 - tau) theta' + tau theta."""
@@ -324,7 +351,7 @@ class JointFleet(ABC):
                 memory = [drawn.rewards.new_zeros(shape) for shape in shapes]
             self._passes[key] = StackedMlp(self.actor_shape.hidden, memory)
         network = self._passes[key]
-        arrays = self.actor_shape.arrays(self.parameters[run, self.actor_columns])
+        arrays = self.mlp_arrays("actor", self.actor_shape, self.parameters, run, self.actor_columns)
         return network, inputs, network.forward(arrays, inputs)[0]
 
     def step_actor(self, drawn: Drawn, network: StackedMlp, inputs: Tensor, logit_gradient: Tensor) -> None:
@@ -333,8 +360,9 @@ class JointFleet(ABC):
         Both only for agents whose actor is due.
         """
         run = drawn.run
-        arrays = self.actor_shape.arrays(self.parameters[run, self.actor_columns])
-        out = self.actor_shape.arrays(self.gradient[run, self.actor_columns])
+        columns = self.actor_columns
+        arrays = self.mlp_arrays("actor", self.actor_shape, self.parameters, run, columns)
+        out = self.mlp_arrays("actor gradient", self.actor_shape, self.gradient, run, columns)
         network.backward(arrays, inputs, logit_gradient.unsqueeze(0), out)
         seen = drawn.of_own(drawn.transitions.observations).to(inputs.dtype)
         counts = self.actor_counts(run)
@@ -515,6 +543,6 @@ class JointFleet(ABC):
 
 def choose(logits: Tensor, uniforms: Tensor) -> Tensor:
     """Sample actions ``[...]`` from ``logits`` ``[..., actions]`` by uniforms in [0, 1) ``[...]``."""
-    cumulated = torch.softmax(logits.double(), dim=-1).cumsum(dim=-1)
+    cumulated = softmax(logits.double()).cumsum(dim=-1)
     below = cumulated <= uniforms.unsqueeze(-1)
     return below.sum(dim=-1).clamp_max(logits.shape[-1] - 1)

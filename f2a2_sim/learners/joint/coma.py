@@ -20,6 +20,7 @@ from torch import Tensor
 from f2a2_sim.errors import UsageError
 from f2a2_sim.learners.base import FleetSetup
 from f2a2_sim.learners.config import LearnerConfig
+from f2a2_sim.learners.few import log_softmax, softmax
 from f2a2_sim.learners.isac_objective import Policy, importance_weights
 from f2a2_sim.learners.joint.base import Drawn, JointFleet
 from f2a2_sim.learners.joint.coma_objective import OnPolicy, actor_gradient, critic_gradient, td_lambda
@@ -59,14 +60,15 @@ class ComaFleet(JointFleet):
     def update_block(self, worker: int, drawn: Drawn) -> Tensor:
         config, read, run, own = self.config, drawn.transitions, drawn.run, drawn.own
         critic = self._critics.setdefault(worker, JointMlpCritic(self.layout, self.critic_shape))
-        parameters = self.critic_shape.arrays(self.parameters[run, self.critic_columns])
+        shape, columns = self.critic_shape, self.critic_columns
+        parameters = self.mlp_arrays("critic", shape, self.parameters, run, columns)
 
         # TD(lambda) returns y, from the target critic at every o'.
-        targets = self.critic_shape.arrays(self.targets[run])
+        targets = self.mlp_arrays("target", shape, self.targets, run, columns)
         seen = self.seen(read.next_observations, read.next_fresh)
         at_next = critic.inputs(own, seen, [drawn.next_others], own_asked=True)
         q_next = critic.forward(targets, at_next)[0]
-        next_values = (torch.softmax(drawn.of_own(drawn.next_logits), dim=-1) * q_next).sum(dim=-1)
+        next_values = (softmax(drawn.of_own(drawn.next_logits)) * q_next).sum(dim=-1)
         by_time = [
             torch.unflatten(x, 1, (-1, self.setup.rollouts))
             for x in (drawn.rewards, read.ended, next_values, read.followed)
@@ -84,7 +86,7 @@ class ComaFleet(JointFleet):
         inputs = critic.inputs(own, seen, [read.actions], own_asked=True)
         q = critic.forward(parameters, inputs)
         taken = q[0].gather(-1, actions)
-        out = self.critic_shape.arrays(self.gradient[run, self.critic_columns])
+        out = self.mlp_arrays("critic gradient", shape, self.gradient, run, columns)
         critic.backward(parameters, inputs, critic_gradient(config, known, q[0]).unsqueeze(0), out)
         self.adam.steps[run] += 1
         self.step(run, self.critic_columns)
@@ -95,7 +97,7 @@ class ComaFleet(JointFleet):
         add_entropy_bonus(config, policy, gradient)
         self.step_actor(drawn, network, actor_inputs, gradient)
 
-        behaviour = torch.log_softmax(read.logits.to(logits.dtype), dim=-1)
+        behaviour = log_softmax(read.logits.to(logits.dtype))
         rho, _ = importance_weights(config, policy, behaviour, actions)
         delta = taken - y
         entropy = -(policy.probabilities * policy.log).sum(dim=-1, keepdim=True)

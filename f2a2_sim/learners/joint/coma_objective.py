@@ -42,7 +42,7 @@ class OnPolicy:
 def td_lambda(
     config: LearnerConfig, rewards: Tensor, ended: Tensor, next_values: Tensor, followed: Tensor
 ) -> Tensor:
-    """TD(lambda) returns, all ``[b, time, rollouts]``, computed backward in time.
+    """TD(lambda) returns, all ``[b, time, rollouts]``, of twice as many transitions at every step.
 
     y_t = r_t + gamma ((1 - lambda) V'_t + lambda y_{t+1}), where V' = ``next_values`` is the target critic's
     at the next observations. Where t is not ``followed`` by the next transition (an episode's time limit, a
@@ -50,11 +50,15 @@ def td_lambda(
     """
     trace = config.td_lambda * followed.to(rewards.dtype)
     discount = torch.full_like(rewards, config.discount).masked_fill_(ended, 0.0)
-    own = torch.addcmul(rewards, discount * (1.0 - trace), next_values)
-    trace = trace.mul_(discount)
-    returns = own.clone()
-    for t in range(rewards.shape[1] - 2, -1, -1):
-        returns[:, t].addcmul_(trace[:, t], returns[:, t + 1])
+    returns = torch.addcmul(rewards, discount * (1.0 - trace), next_values)
+    trace.mul_(discount)
+    trace[:, -1] = 0.0
+    step = 1  # transitions that have found their way into each return
+    while step < rewards.shape[1]:
+        returns, traced = returns.clone(), returns
+        returns[:, :-step].addcmul_(trace[:, :-step], traced[:, step:])
+        trace = torch.nn.functional.pad(trace[:, :-step] * trace[:, step:], (0, 0, 0, step))
+        step *= 2
     return returns
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from f2a2_sim.errors import UsageError
 from f2a2_sim.learners.base import FleetSetup
 from f2a2_sim.learners.config import LearnerConfig
+from f2a2_sim.learners.few import log_softmax
 from f2a2_sim.learners.isac_objective import Policy, importance_weights
 from f2a2_sim.learners.joint.base import Drawn, JointFleet
 from f2a2_sim.learners.joint.ddpg_objective import (
@@ -70,10 +71,11 @@ class DdpgFleet(JointFleet):
         config, read, run, own = self.config, drawn.transitions, drawn.run, drawn.own
         batch = drawn.rewards.shape[1]
         critic = self._critics.setdefault(worker, JointMlpCritic(self.layout, self.critic_shape))
-        parameters = self.critic_shape.arrays(self.parameters[run, self.critic_columns])
+        shape, columns = self.critic_shape, self.critic_columns
+        parameters = self.mlp_arrays("critic", shape, self.parameters, run, columns)
 
         # The target y, from a~' and the target critics at o'.
-        targets = self.critic_shape.arrays(self.targets[run])
+        targets = self.mlp_arrays("target", shape, self.targets, run, columns)
         seen = self.seen(read.next_observations, read.next_fresh)
         at_next = critic.inputs(own, seen, [drawn.next_others])
         q_next = critic.forward(targets, at_next).squeeze(-1)
@@ -84,22 +86,20 @@ class DdpgFleet(JointFleet):
         policy = Policy.of(logits)
         noise = drawn.noise[..., : self.setup.n_actions]
         sample = StraightThrough.of(logits, noise, config.gumbel_temperature)
-        behaviour = torch.log_softmax(read.logits.to(logits.dtype), dim=-1)
+        behaviour = log_softmax(read.logits.to(logits.dtype))
         actions = drawn.of_own(read.actions).unsqueeze(-1)
         rho, rho_resampled = importance_weights(config, policy, behaviour, actions)
         chosen = sample.chosen.unsqueeze(-1)
         known = OwnSample(rho.squeeze(-1), rho_resampled.gather(-1, chosen).squeeze(-1), y)
 
         # Critic step (5.4a) on (o, a) and, if joint, on (o, a~); then the target critics follow.
-        resampled = drawn.others.index_put(
-            (torch.arange(len(own), device=own.device), own), sample.chosen
-        )
+        resampled = drawn.others.index_put((torch.arange(len(own), device=own.device), own), sample.chosen)
         both = critic.inputs(own, self.seen(read.observations, read.fresh), [read.actions, resampled])
         learned = both if config.joint else both.variant(0)
         q = critic.forward(parameters, learned).squeeze(-1)
         taken = q[..., :batch].clone()
         gradient = critic_gradient(config, known, taken, q[..., batch:] if config.joint else None)
-        out = self.critic_shape.arrays(self.gradient[run, self.critic_columns])
+        out = self.mlp_arrays("critic gradient", shape, self.gradient, run, columns)
         critic.backward(parameters, learned, gradient.unsqueeze(-1), out)
         self.adam.steps[run] += 1
         self.step(run, self.critic_columns)

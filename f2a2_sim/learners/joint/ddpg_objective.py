@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from f2a2_sim.learners.config import LearnerConfig
+from f2a2_sim.learners.few import softmax
 from f2a2_sim.learners.isac_objective import Policy
 
 
@@ -36,7 +37,7 @@ class StraightThrough:
     def of(logits: Tensor, uniforms: Tensor, temperature: float) -> StraightThrough:
         """Sample from ``logits`` ``[b, batch, actions]`` by uniforms in [0, 1) of the same shape."""
         noise = -torch.log(-torch.log(uniforms.clamp_min(_TINY)))
-        relaxed = torch.softmax((logits + noise.to(logits.dtype)) / temperature, dim=-1)
+        relaxed = softmax((logits + noise.to(logits.dtype)) / temperature)
         return StraightThrough(relaxed.argmax(dim=-1), relaxed, temperature)
 
     def logit_gradient(self, action_gradient: Tensor) -> Tensor:

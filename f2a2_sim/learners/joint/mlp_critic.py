@@ -24,6 +24,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from f2a2_sim.learners.products import multiply, multiply_transposed
 from f2a2_sim.learners.stacked import MlpArrays, MlpShape, StackedMlp
 from f2a2_sim.learners.standardise import standardise_
 
@@ -129,13 +130,10 @@ class JointMlpCritic:
         """Values ``[twins, b, m * batch, outputs]``."""
         network, cut = self._network(inputs), self.layout.common
         common, variants = inputs.common, inputs.variants
-        torch.bmm(variants, parameters.first[:, cut:], out=network.first)
-        if common.shape[1] == variants.shape[1]:
-            network.first.baddbmm_(common, parameters.first[:, :cut])
-        else:
-            self._by_variant(network.first, inputs).add_(
-                torch.bmm(common, parameters.first[:, :cut]).unsqueeze(1)
-            )
+        multiply(variants, parameters.first[:, cut:], network.first)
+        of_common = self._buffer("of_common", (*common.shape[:2], network.first.shape[2]), common)
+        multiply(common, parameters.first[:, :cut], of_common)
+        self._by_variant(network.first, inputs).add_(of_common.unsqueeze(1))
         return network.forward_from_first(parameters)
 
     def backward(
@@ -148,10 +146,10 @@ class JointMlpCritic:
         network, cut = self._network(inputs), self.layout.common
         network.backward_to_first(parameters, q_gradient, out)
         gradient = network.first_gradient
-        torch.bmm(inputs.variants.mT, gradient, out=out.first[:, cut:])
+        multiply_transposed(inputs.variants, gradient, out.first[:, cut:])
         if inputs.common.shape[1] != inputs.variants.shape[1]:
             gradient = self._by_variant(gradient, inputs).sum(dim=1)
-        torch.bmm(inputs.common.mT, gradient, out=out.first[:, :cut])
+        multiply_transposed(inputs.common, gradient, out.first[:, :cut])
 
     def own_action_gradient(
         self, parameters: MlpArrays, inputs: JointInputs, own: Tensor, q_gradient: Tensor
@@ -169,7 +167,7 @@ class JointMlpCritic:
         inputs = 2 * batch * layout.common + rows * (layout.width - layout.common + 1)
         shapes = StackedMlp.memory_shapes(self.shape, 1, rows)
         buffers = sum(torch.Size(shape).numel() for shape in shapes)
-        return inputs + buffers + self.shape.branches * rows * self.shape.hidden
+        return inputs + buffers
 
     @staticmethod
     def _by_variant(array: Tensor, inputs: JointInputs) -> Tensor:

@@ -18,24 +18,40 @@ import torch
 from torch import Tensor
 
 from f2a2_sim.learners.attention_shape import AttentionShape, CriticArrays
-from f2a2_sim.learners.stacked import LEAK
+from f2a2_sim.learners.products import (
+    LEAK,
+    by_agent,
+    linear,
+    linear_transposed,
+    multiply,
+    through_leak,
+)
 
-leaky_relu_ = torch.nn.functional.leaky_relu_
+PART = 512
+"""Transitions that are computed at once: what they need then stays in the cache from product to product."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What the backward pass needs of a part of the batch."""
+
+    rows: slice  # along the batch
+    logits: Tensor  # [C, part, heads, n], unscaled, 0 for the own agent
+    weights: Tensor  # after the softmax [n, C, part, heads]
+    encoded: Tensor  # e [C, n, part, hidden]
+    values: Tensor  # [C, n, part, hidden], the heads side by side
+    state_and_others: Tensor  # [s, x] [C, part, 2 hidden]
+    selectors: Tensor  # W_s s [C, part, hidden], the heads side by side
+    asked: Tensor  # u [C, heads, part, hidden]
+    hidden: Tensor  # [C, part, hidden]
 
 
 @dataclass(frozen=True)
 class Answered:
-    """A forward pass: the own action values, and what the backward pass needs of it."""
+    """A forward pass: the own action values, and its parts."""
 
     q: Tensor  # [C, batch, actions]
-    logits: Tensor  # [C, heads, batch, n], unscaled, 0 for the own agent
-    weights: Tensor  # the same, after the softmax
-    encoded: Tensor  # e [C, n, batch, hidden]
-    values: Tensor  # [C, n, batch, hidden], the heads side by side
-    state_and_others: Tensor  # [s, x] [C, batch, 2 hidden]
-    selectors: Tensor  # W_s s [C, heads, batch, d]
-    asked: Tensor  # u [C, heads, batch, hidden]
-    hidden: Tensor  # [C, batch, hidden]
+    parts: list[_Part]
 
 
 class OwnAttentionCritic:
@@ -47,7 +63,7 @@ class OwnAttentionCritic:
 
     def __init__(self, shape: AttentionShape) -> None:
         self.shape = shape
-        self._buffers: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+        self._buffers: dict[tuple[str, int, tuple[int, ...], torch.dtype], Tensor] = {}
 
     def inputs(self, observations: list[Tensor], actions: Tensor) -> list[Tensor]:
         """What the encoders read, by group: ``[C, group, batch, actions + size + 1]``.
@@ -67,47 +83,57 @@ class OwnAttentionCritic:
 
     def forward(self, parameters: CriticArrays, inputs: list[Tensor], own: int) -> Answered:
         """Values of the own actions of agents ``own``, ``own + 1``, ... for ``inputs``."""
+        batch = inputs[0].shape[2]
+        size = PART if inputs[0].device.type == "cpu" else batch
+        q, parts = [], []
+        for number, first in enumerate(range(0, batch, size)):
+            values, part = self._forward(parameters, inputs, own, number, slice(first, first + size))
+            q.append(values)
+            parts.append(part)
+        return Answered(q[0] if len(q) == 1 else torch.cat(q, dim=1), parts)
+
+    def _forward(
+        self, parameters: CriticArrays, inputs: list[Tensor], own: int, number: int, rows: slice
+    ) -> tuple[Tensor, _Part]:
         shape = self.shape
-        copies, batch = inputs[0].shape[0], inputs[0].shape[2]
-        n, width, d = shape.n_agents, shape.hidden, shape.head_width
-        encoded = self._buffer("encoded", (copies, n, batch, width), inputs[0])
+        inputs = [seen[:, :, rows] for seen in inputs]
+        copies, _, batch, _ = inputs[0].shape
+        n, width, heads, d = shape.n_agents, shape.hidden, shape.heads, shape.head_width
+
+        def buffer(name: str, *size: int) -> Tensor:
+            return self._buffer(name, number, (copies, *size), inputs[0])
+
+        encoded = buffer("encoded", n, batch, width)
         for group, seen, weight in zip(shape.groups, inputs, parameters.encoders, strict=True):
-            if copies == 1:
-                torch.bmm(seen[0], weight[0], out=encoded[0, group.agents])
-            else:
-                encoded[:, group.agents] = seen @ weight
-        leaky_relu_(encoded, LEAK)
-        both = self._buffer("both", (copies, batch, 2 * width), inputs[0])
+            _multiply(seen, weight, encoded[:, group.agents], leaky=True)
+        both = buffer("both", batch, 2 * width)
         state = both[..., :width]
         for critic in range(copies):
             g, member = self._place(own + critic)
             seen = inputs[g][critic, member, :, shape.n_actions :]
-            state[critic] = seen @ parameters.states[g][critic, member]
-        leaky_relu_(state, LEAK)
+            state[critic] = linear(seen, parameters.states[g][critic, member], leaky=True)
 
-        selectors = self._by_head(state @ parameters.selector)
-        asked = selectors @ self._key(parameters).mT
-        logits = (asked.transpose(1, 2) @ encoded.permute(0, 2, 3, 1)).transpose(1, 2)
-        own_seen = self._own_seen(own, copies, encoded.device)
-        logits = logits.masked_fill(own_seen, 0.0)
-        weights = (logits / sqrt(d)).masked_fill_(own_seen, -torch.inf)
-        weights.sub_(weights.amax(dim=-1, keepdim=True)).exp_()
-        weights.div_(weights.sum(dim=-1, keepdim=True))
-        values = self._buffer("values", (copies, n, batch, width), encoded)
-        flat = values.view(copies, n * batch, width)
-        torch.baddbmm(
-            parameters.value_bias.unsqueeze(1), encoded.view(flat.shape), parameters.value, out=flat
-        )
-        leaky_relu_(values, LEAK)
-        weighed = self._buffer("weighed", (copies, n, batch, width), encoded)
-        torch.mul(self._of_agents(weights), self._heads(values), out=self._heads(weighed))
+        selectors, asked = buffer("selectors", batch, width), buffer("asked", heads, batch, width)
+        multiply(state, parameters.selector, selectors)
+        _multiply(self._heads(selectors).transpose(1, 2), self._key(parameters).mT, asked)
+        logits = asked.transpose(1, 2) @ encoded.permute(0, 2, 3, 1)
+        logits = logits.masked_fill_(self._own_seen(own, copies, logits.device), 0.0)
+        in_front = (logits.permute(3, 0, 1, 2) / sqrt(d)).contiguous()
+        in_front[own : own + copies].diagonal(dim1=0, dim2=1).fill_(-torch.inf)
+        weights = torch.softmax(in_front, dim=0)
+        values, weighed = buffer("values", n, batch, width), buffer("weighed", n, batch, width)
+        bias = parameters.value_bias.unsqueeze(1)
+        _multiply_all(encoded, parameters.value, values, bias, leaky=True)
+        torch.mul(weights.transpose(0, 1).unsqueeze(-1), self._heads(values), out=self._heads(weighed))
         torch.sum(weighed, dim=1, out=both[..., width:])
 
-        head, output = self._answering(parameters.head, own), self._answering(parameters.output, own)
-        hidden = torch.baddbmm(self._answering(parameters.head_bias, own).unsqueeze(1), both, head)
-        leaky_relu_(hidden, LEAK)
-        q = torch.baddbmm(self._answering(parameters.output_bias, own).unsqueeze(1), hidden, output)
-        return Answered(q, logits, weights, encoded, values, both, selectors, asked, hidden)
+        hidden, q = buffer("hidden", batch, width), buffer("q", batch, shape.n_actions)
+        bias = self._answering(parameters.head_bias, own).unsqueeze(1)
+        multiply(both, self._answering(parameters.head, own), hidden, bias, leaky=True)
+        bias = self._answering(parameters.output_bias, own).unsqueeze(1)
+        multiply(hidden, self._answering(parameters.output, own), q, bias)
+        part = _Part(rows, logits, weights, encoded, values, both, selectors, asked, hidden)
+        return q.clone(), part
 
     def backward(
         self,
@@ -124,53 +150,75 @@ class OwnAttentionCritic:
         Added is that of ``logit_decay`` / 2 times the sum of all squared unscaled logits. Columns of agents
         that a critic does not answer for are left as they are: 0 in a fresh gradient.
         """
-        shape, width = self.shape, self.shape.hidden
+        for number, part in enumerate(done.parts):
+            seen = [x[:, :, part.rows] for x in inputs]
+            gradient = q_gradient[:, part.rows]
+            self._backward(parameters, seen, own, part, gradient, logit_decay, out, _Sum(number))
+
+    def _backward(
+        self,
+        parameters: CriticArrays,
+        inputs: list[Tensor],
+        own: int,
+        done: _Part,
+        q_gradient: Tensor,
+        logit_decay: float,
+        out: CriticArrays,
+        add: _Sum,
+    ) -> None:
+        shape, width, d = self.shape, self.shape.hidden, self.shape.head_width
         copies, n, batch, _ = done.encoded.shape
 
-        self._answering(out.output, own).copy_(done.hidden.mT @ q_gradient)
-        self._answering(out.output_bias, own).copy_(q_gradient.sum(dim=1))
-        g_hidden = _through_leak(q_gradient @ self._answering(parameters.output, own).mT, done.hidden)
-        self._answering(out.head, own).copy_(done.state_and_others.mT @ g_hidden)
-        self._answering(out.head_bias, own).copy_(g_hidden.sum(dim=1))
-        g_both = g_hidden @ self._answering(parameters.head, own).mT
+        def buffer(name: str, *size: int) -> Tensor:
+            return self._buffer(name, 0, (copies, *size), q_gradient)
+
+        add.product(self._answering(out.output, own), done.hidden, q_gradient)
+        add(self._answering(out.output_bias, own), q_gradient.sum(dim=1))
+        g_hidden, g_both = buffer("g_hidden", batch, width), buffer("g_both", batch, 2 * width)
+        multiply(q_gradient, self._answering(parameters.output, own).mT, g_hidden)
+        through_leak(g_hidden, done.hidden)
+        add.product(self._answering(out.head, own), done.state_and_others, g_hidden)
+        add(self._answering(out.head_bias, own), g_hidden.sum(dim=1))
+        multiply(g_hidden, self._answering(parameters.head, own).mT, g_both)
         g_state, g_others = g_both[..., :width], self._heads(g_both[..., width:].unsqueeze(1))
 
         # The values and the weights they were added up with.
-        scratch = self._buffer("scratch", (copies, n, batch, width), done.encoded)
-        torch.mul(self._heads(done.values), g_others, out=self._heads(scratch))
-        g_weights = self._heads(scratch).sum(dim=-1).permute(0, 3, 2, 1)
-        g_values = scratch
-        torch.mul(self._of_agents(done.weights), g_others, out=self._heads(g_values))
-        g_values = _through_leak(g_values, done.values).view(copies, n * batch, width)
-        encoded = done.encoded.view(copies, n * batch, width)
-        out.value.copy_(encoded.mT @ g_values)
-        out.value_bias.copy_(g_values.sum(dim=1))
+        g_values = buffer("weighed", n, batch, width)
+        torch.mul(self._heads(done.values), g_others, out=self._heads(g_values))
+        g_weights = self._heads(g_values).sum(dim=-1).transpose(0, 1)  # [n, C, part, heads]
+        of_agents = done.weights.transpose(0, 1).unsqueeze(-1)
+        torch.mul(of_agents, g_others, out=self._heads(g_values))
+        through_leak(g_values, done.values)
+        for agent in range(n):
+            _Sum(add.number + agent).product(out.value, done.encoded[:, agent], g_values[:, agent])
+        add(out.value_bias, g_values.flatten(1, 2).sum(dim=1))
 
         # The logits, and through them the question and what all have encoded.
-        inner = (g_weights * done.weights).sum(dim=-1, keepdim=True)
-        g_logits = (g_weights - inner).mul_(done.weights).div_(sqrt(shape.head_width))
-        g_logits = g_logits.add_(done.logits, alpha=logit_decay).transpose(1, 2)  # [C, batch, heads, n]
-        by_item = done.encoded.transpose(1, 2)  # [C, batch, n, hidden]
-        g_asked = (g_logits @ by_item).transpose(1, 2)
-        g_selectors = g_asked @ self._key(parameters)
-        self._key(out).copy_(g_asked.mT @ done.selectors)
-        g_selectors = g_selectors.transpose(1, 2).reshape(copies, batch, width)
-        g_encoded = self._buffer("g_encoded", (copies, n, batch, width), done.encoded)
-        g_encoded.transpose(1, 2).copy_(g_logits.mT @ done.asked.transpose(1, 2))
-        flat = g_encoded.view(encoded.shape)
-        torch.baddbmm(flat, g_values, parameters.value.mT, out=flat)
-        _through_leak(g_encoded, done.encoded)
+        g_logits = torch._softmax_backward_data(g_weights, done.weights, 0, g_weights.dtype)
+        g_logits = torch.add(g_logits.permute(1, 2, 3, 0) / sqrt(d), done.logits, alpha=logit_decay)
+        g_asked = (g_logits @ done.encoded.transpose(1, 2)).transpose(1, 2)  # [C, heads, part, hidden]
+        selectors, g_selectors = self._heads(done.selectors), buffer("g_selectors", batch, width)
+        _multiply(g_asked, self._key(parameters), self._heads(g_selectors).transpose(1, 2))
+        for head in range(shape.heads):
+            add.product(self._key(out)[:, head], g_asked[:, head], selectors[:, :, head])
+        g_encoded = buffer("g_encoded", n, batch, width)
+        _multiply_all(g_values, parameters.value.mT, g_encoded)
+        g_encoded.transpose(1, 2).add_(g_logits.mT @ done.asked.transpose(1, 2))
+        through_leak(g_encoded, done.encoded)
 
         state = done.state_and_others[..., :width]
-        out.selector.copy_(state.mT @ g_selectors)
-        g_state = torch.baddbmm(g_state, g_selectors, parameters.selector.mT)
-        torch.ops.aten.leaky_relu_backward.grad_input(g_state, state, LEAK, True, grad_input=g_state)
+        add.product(out.selector, state, g_selectors)
+        through, g_question = buffer("through", batch, width), buffer("g_question", batch, width)
+        multiply(g_selectors, parameters.selector.mT, through)
+        torch.add(g_state, through, out=g_question)
+        through_leak(g_question, state)
         for critic in range(copies):
             g, member = self._place(own + critic)
             seen = inputs[g][critic, member, :, shape.n_actions :]
-            out.states[g][critic, member].copy_(seen.mT @ g_state[critic])
+            add.product(out.states[g][critic, member][None], seen[None], g_question[critic][None])
         for group, seen, weight in zip(shape.groups, inputs, out.encoders, strict=True):
-            weight.copy_(seen.mT @ g_encoded[:, group.agents])
+            for member in range(group.count):
+                add.product(weight[:, member], seen[:, member], g_encoded[:, group.first + member])
 
     def _place(self, agent: int) -> tuple[int, int]:
         """An agent's group, and its place in it."""
@@ -187,33 +235,57 @@ class OwnAttentionCritic:
         """W_k by head ``[C, heads, hidden, d]``, a view."""
         return self._heads(arrays.key).transpose(1, 2)
 
-    def _by_head(self, flat: Tensor) -> Tensor:
-        """``[C, batch, hidden]`` -> ``[C, heads, batch, d]``."""
-        return self._heads(flat).transpose(1, 2)
-
     def _heads(self, array: Tensor) -> Tensor:
         """``[..., hidden]`` -> ``[..., heads, d]``, a view."""
         return array.view(*array.shape[:-1], self.shape.heads, self.shape.head_width)
 
-    def _of_agents(self, weights: Tensor) -> Tensor:
-        """``[C, heads, batch, n]`` -> ``[C, n, batch, heads, 1]``."""
-        return weights.permute(0, 3, 2, 1).unsqueeze(-1)
-
     def _own_seen(self, own: int, copies: int, device: torch.device) -> Tensor:
-        """Where an agent would attend to itself: bool ``[C, 1, 1, n]``."""
+        """Whether an agent would attend to itself: bool ``[C, 1, 1, n]``."""
         same = torch.eye(self.shape.n_agents, dtype=torch.bool, device=device)
         return same[own : own + copies].view(copies, 1, 1, -1)
 
-    def _buffer(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Memory for ``name``, the same at every pass of equal size."""
-        key = (name, shape)
-        if key not in self._buffers or self._buffers[key].dtype != like.dtype:
+    def _buffer(self, name: str, number: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Memory for ``name`` in a part of the batch, the same at every pass of equal size."""
+        key = (name, number, shape, like.dtype)
+        if key not in self._buffers:
             with torch.inference_mode(False):  # or it could be written in that mode alone
                 self._buffers[key] = like.new_empty(shape)
         return self._buffers[key]
 
 
-def _through_leak(gradient: Tensor, activation: Tensor) -> Tensor:
-    """The gradient before a leaky ReLU, from that behind it, which it overwrites, and what came out of it."""
-    torch.ops.aten.leaky_relu_backward.grad_input(gradient, activation, LEAK, True, grad_input=gradient)
-    return gradient
+class _Sum:
+    """Adds up what parts contribute to a gradient; that of ``number`` 0 is written over what is there."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __call__(self, into: Tensor, contribution: Tensor) -> None:
+        if self.number == 0:
+            into.copy_(contribution)
+        else:
+            into.add_(contribution)
+
+    def product(self, into: Tensor, left: Tensor, right: Tensor) -> None:
+        """``left^T right`` of ``[C, m, k]`` and ``[C, m, n]``."""
+        for c in range(left.shape[0] if by_agent(left) else 0):
+            _Sum(self.number)(into[c], linear_transposed(left[c], right[c]))
+        if not by_agent(left):
+            self(into, left.mT @ right)
+
+
+def _multiply(left: Tensor, right: Tensor, out: Tensor, leaky: bool = False) -> None:
+    """``left @ right`` ``[C, k, ., .]`` into ``out``, then a leaky ReLU if ``leaky``."""
+    if left.shape[0] == 1 or by_agent(left):
+        for c in range(left.shape[0]):
+            multiply(left[c], right[c], out[c], leaky=leaky)
+        return
+    out.copy_(left @ right)
+    if leaky:
+        torch.nn.functional.leaky_relu_(out, LEAK)
+
+
+def _multiply_all(
+    rows: Tensor, weight: Tensor, out: Tensor, bias: Tensor | None = None, leaky: bool = False
+) -> None:
+    """``rows @ weight`` ``[C, n, m, k]``, ``[C, k, k]`` into ``out`` like ``rows``; all are dense."""
+    multiply(rows.flatten(1, 2), weight, out.flatten(1, 2), bias, leaky)

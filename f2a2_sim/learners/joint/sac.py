@@ -19,6 +19,7 @@ from f2a2_sim.errors import UsageError
 from f2a2_sim.learners.attention_shape import AttentionShape, CriticArrays
 from f2a2_sim.learners.base import FleetSetup
 from f2a2_sim.learners.config import LearnerConfig
+from f2a2_sim.learners.few import log_softmax
 from f2a2_sim.learners.isac_objective import Policy, bootstrap_target, importance_weights
 from f2a2_sim.learners.joint.base import Drawn, JointFleet
 from f2a2_sim.learners.joint.own_attention import OwnAttentionCritic
@@ -69,14 +70,14 @@ class SacFleet(JointFleet):
         weights_next = self._weights(drawn, policy_next, drawn.next_others)
         seen = self._seen(read.next_observations, read.next_fresh)
         inputs = critic.inputs(seen, self._entered(drawn.next_others))
-        q_next = self._values(critic, self.targets[run], inputs, run.start)
+        q_next = self._values(critic, "targets", inputs, run)
         y = bootstrap_target(config, drawn.rewards, read.ended, policy_next, weights_next, q_next)
 
         # The own policy at o, and what both steps need of it.
         network, actor_inputs, logits = self.actor_pass(worker, drawn)
         policy = Policy.of(logits)
         actions = drawn.of_own(read.actions).unsqueeze(-1)
-        behaviour = torch.log_softmax(read.logits.to(logits.dtype), dim=-1)
+        behaviour = log_softmax(read.logits.to(logits.dtype))
         rho, rho_resampled = importance_weights(config, policy, behaviour, actions)
         own = OwnSide(actions, policy, self._weights(drawn, policy, drawn.others), rho, rho_resampled, y)
 
@@ -88,7 +89,7 @@ class SacFleet(JointFleet):
         self.gradient[run, self.critic_columns] = 0.0
         taken = []
         for twin in _TWINS:
-            arrays = self._arrays(self.parameters[run], twin)
+            arrays = self._twin_arrays("parameters", run, twin)
             done = critic.forward(arrays, learned, run.start)
             q = done.q
             taken.append(q[:, :batch].gather(-1, actions))
@@ -96,14 +97,14 @@ class SacFleet(JointFleet):
             parts = critic_gradient(config, own, q[:, :batch], resampled, first=twin == 0)
             gradient = torch.cat([part for part in parts if part is not None], dim=1)
             decay = 2.0 * config.attention_decay / (q.shape[1] * (self.n_agents - 1))
-            out = self._arrays(self.gradient[run], twin)
+            out = self._twin_arrays("gradient", run, twin)
             critic.backward(arrays, learned, run.start, done, gradient, decay, out)
         self.adam.steps[run] += 1
         self.step(run, self.critic_columns)
         self.follow_targets(run)
 
         # Actor step (5.4b), with the new critics.
-        q_new = self._values(critic, self.parameters[run], both, run.start)
+        q_new = self._values(critic, "parameters", both, run)
         gradient = actor_gradient(config, own, q_new[:, :, :batch], q_new[:, :, batch:])
         self.step_actor(drawn, network, actor_inputs, gradient)
         return _statistics(own, torch.stack(taken))
@@ -114,21 +115,24 @@ class SacFleet(JointFleet):
             self._critics[worker] = OwnAttentionCritic(self.shape)
         return self._critics[worker]
 
-    def _values(self, critic: OwnAttentionCritic, rows: Tensor, inputs: list[Tensor], own: int) -> Tensor:
+    def _values(self, critic: OwnAttentionCritic, rows: str, inputs: list[Tensor], run: slice) -> Tensor:
         """Both twins' own action values ``[2, b, batch, actions]``."""
-        return torch.stack([critic.forward(self._arrays(rows, twin), inputs, own).q for twin in _TWINS])
+        both = [critic.forward(self._twin_arrays(rows, run, twin), inputs, run.start) for twin in _TWINS]
+        return torch.stack([answered.q for answered in both])
 
     def _twin(self, twin: int) -> tuple[int, int]:
         """Where a twin's attention block and the rest of it begin in a row."""
         cut = self.shape.attention_columns.stop
         return twin * cut, 2 * cut + twin * (self.shape.size - cut)
 
+    def _twin_arrays(self, rows: str, run: slice, twin: int) -> CriticArrays:
+        """Views of a twin in `parameters`, `targets` or `gradient`."""
+        return self.kept(f"{rows} {twin}", run, lambda: self._arrays(getattr(self, rows)[run], twin))
+
     def _arrays(self, rows: Tensor, twin: int) -> CriticArrays:
         cut = self.shape.attention_columns.stop
         first, rest = self._twin(twin)
-        places = [
-            first + s.offset if s.offset < cut else rest + s.offset - cut for s in self.shape.segments
-        ]
+        places = [first + s.offset if s.offset < cut else rest + s.offset - cut for s in self.shape.segments]
         return self.shape.arrays(rows, places)
 
     def _seen(self, observations: Tensor, fresh: Tensor | None) -> list[Tensor]:

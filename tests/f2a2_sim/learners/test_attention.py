@@ -57,44 +57,38 @@ def inputs() -> list[Tensor]:
     rng = np.random.default_rng(5)
     seen = [rng.standard_normal((COPIES, g.count, BATCH, g.observation_size)) for g in SHAPE.groups]
     actions = torch.from_numpy(rng.standard_normal((COPIES, SHAPE.n_agents, BATCH, SHAPE.n_actions)))
-    return AttentionCritic(SHAPE).inputs([torch.from_numpy(x) for x in seen], actions)
-
-
-def answered(own: int | None, c: int) -> list[int]:
-    return list(range(SHAPE.n_agents)) if own is None else [own + c]
+    return OwnAttentionCritic(SHAPE).inputs([torch.from_numpy(x) for x in seen], actions)
 
 
 def close(actual: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("own", [None, 0, 1, 2])
-def test_forward_is_the_formula(rows: Tensor, inputs: list[Tensor], own: int | None) -> None:
-    critic, arrays = AttentionCritic(SHAPE, own), SHAPE.arrays(rows)
-    done = critic.forward(arrays, inputs)
-    assert done.q.shape == (COPIES, 1 if own is not None else 5, BATCH, 3)
-    for c in range(COPIES):
-        for m, agent in enumerate(answered(own, c)):
-            q, logits = written_out(SHAPE, arrays, inputs, c, agent)
-            close(done.q[c, m], q)
-            close(critic.attention_logits(done, m)[c], torch.stack(logits) / 2.0)
-            close(critic.squared_logits(done)[c, m], sum(x.square().sum() / BATCH for x in logits))
+def test_forward_is_the_formula(rows: Tensor, inputs: list[Tensor]) -> None:
+    critic, arrays = AttentionCritic(SHAPE), SHAPE.arrays(rows[:1])
+    done = critic.forward(arrays, [x[0] for x in inputs])
+    assert done.q.shape == (5, BATCH, 3)
+    for agent in range(SHAPE.n_agents):
+        q, logits = written_out(SHAPE, arrays, inputs, 0, agent)
+        close(done.q[agent], q)
+        close(critic.attention_logits(done, agent), torch.stack(logits) / 2.0)
+        close(critic.squared_logits(done)[agent], sum(x.square().sum() for x in logits))
 
 
-@pytest.mark.parametrize("own", [None, 0, 1, 2])
-def test_backward_is_the_gradient(rows: Tensor, inputs: list[Tensor], own: int | None) -> None:
-    critic = AttentionCritic(SHAPE, own)
-    done: Attended = critic.forward(SHAPE.arrays(rows), inputs)
+def test_backward_is_the_gradient(rows: Tensor, inputs: list[Tensor]) -> None:
+    critic, rows = AttentionCritic(SHAPE), rows[:1]
+    done: Attended = critic.forward(SHAPE.arrays(rows), [x[0] for x in inputs])
     pull = torch.from_numpy(np.random.default_rng(6).standard_normal(done.q.shape))
     gradient = torch.zeros_like(rows)
-    critic.backward(SHAPE.arrays(rows), inputs, done, pull, LOGIT_DECAY, SHAPE.arrays(gradient))
+    critic.backward(
+        SHAPE.arrays(rows), [x[0] for x in inputs], done, pull, LOGIT_DECAY, SHAPE.arrays(gradient)
+    )
 
     leaves = rows.clone().requires_grad_()
     arrays, loss = SHAPE.arrays(leaves), torch.zeros((), dtype=torch.float64)
-    for c in range(COPIES):
-        for m, agent in enumerate(answered(own, c)):
-            q, logits = written_out(SHAPE, arrays, inputs, c, agent)
-            loss = loss + (q * pull[c, m]).sum() + LOGIT_DECAY / 2 * sum(x.square().sum() for x in logits)
+    for agent in range(SHAPE.n_agents):
+        q, logits = written_out(SHAPE, arrays, inputs, 0, agent)
+        loss = loss + (q * pull[agent]).sum() + LOGIT_DECAY / 2 * sum(x.square().sum() for x in logits)
     loss.backward()
     assert leaves.grad is not None and leaves.grad.abs().max() > 1
     close(gradient, leaves.grad)
@@ -125,10 +119,10 @@ def test_critics_of_one_agent_each_are_the_formula(
 
 
 def test_own_action_does_not_move_own_values(rows: Tensor, inputs: list[Tensor]) -> None:
-    critic = AttentionCritic(SHAPE)
-    before = critic.forward(SHAPE.arrays(rows), inputs).q
-    inputs[1][:, 0, :, : SHAPE.n_actions] += 1.0  # agent 2's action
-    moved = (critic.forward(SHAPE.arrays(rows), inputs).q - before).abs().amax(dim=(0, 2, 3))
+    critic, arrays, inputs = AttentionCritic(SHAPE), SHAPE.arrays(rows[:1]), [x[0] for x in inputs]
+    before = critic.forward(arrays, inputs).q
+    inputs[1][0, :, : SHAPE.n_actions] += 1.0  # agent 2's action
+    moved = (critic.forward(arrays, inputs).q - before).abs().amax(dim=(1, 2))
     assert moved[2] == 0
     assert (moved[[0, 1, 3, 4]] > 1e-6).all()
 

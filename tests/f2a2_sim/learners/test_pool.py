@@ -75,3 +75,25 @@ def test_updates_do_not_depend_on_the_number_of_threads(
         fleets.append(fleet)
     for fleet in fleets[1:]:
         assert torch.equal(fleet.parameters, fleets[0].parameters)
+
+
+def test_between_maps_torch_has_one_thread_and_maps_have_all(threads: Callable[[int], None]) -> None:
+    threads(2)
+    pool, both = BlockPool(), threading.Barrier(2, timeout=10)
+    with pool.between():
+        assert torch.get_num_threads() == 1
+        pool.map(lambda worker, item: both.wait(), range(2))  # waits for a second thread
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_threads_are_in_the_callers_mode(threads: Callable[[int], None], inference: bool) -> None:
+    threads(2)
+    both = threading.Barrier(2, timeout=10)
+
+    def work(_: int, __: int) -> bool:
+        both.wait()
+        return torch.is_inference_mode_enabled()
+
+    with torch.inference_mode(inference):
+        assert BlockPool().map(work, range(2)) == [inference, inference]

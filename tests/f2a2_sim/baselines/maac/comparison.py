@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from f2a2_sim.baselines.maac import learner as learner_module
-from f2a2_sim.baselines.maac.critic import CriticLoss
+from f2a2_sim.baselines.maac.critic import CriticLoss, values
 from f2a2_sim.baselines.maac.learner import Maac, Seen
 from f2a2_sim.baselines.maac.policies import PolicyLoss
 from f2a2_sim.learners.standardise import RunningMoments, Standardised
@@ -120,9 +120,9 @@ def compare_critic_loss(checks: Comparison, learner: Maac, loss: CriticLoss) -> 
     checks.expect("critic/attend_reg", reg)
     checks.expect("critic/loss", (mse + reg).sum())
     for i in range(checks.recording.n):
-        checks.expect(f"critic/all_q/{i}", loss.attended.q[0, i])
-        checks.expect(f"critic/q/{i}", loss.attended.q[0, i].gather(-1, loss.actions[i]))
-        logits = learner.critic.network.attention_logits(loss.attended, i)[0]
+        checks.expect(f"critic/all_q/{i}", loss.q[i])
+        checks.expect(f"critic/q/{i}", loss.q[i].gather(-1, loss.actions[i]))
+        logits = learner.critic.attention_logits(loss, i)
         checks.expect(f"critic/scaled_attend_logits/{i}", logits)
 
 
@@ -168,7 +168,7 @@ def compare_policy_values(checks: Comparison, learner: Maac, actions: Tensor) ->
     """The updated critic's values of everybody's sampled actions."""
     seen = learner.look(checks.recording.joint_batch(learner).observations)
     learner.enter_actions(seen, actions.squeeze(-1))
-    q = learner.critic.attend(seen.inputs).q[0]
+    q = values(learner.critic.attend(seen.inputs))
     for i in range(checks.recording.n):
         checks.expect(f"policy/all_q/{i}", q[i])
         checks.expect(f"policy/q/{i}", q[i].gather(-1, actions[i]))

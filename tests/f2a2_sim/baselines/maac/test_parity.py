@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from f2a2_sim.baselines.joint_replay import JointBatch
+from f2a2_sim.baselines.maac.config import MaacConfig
+from f2a2_sim.baselines.maac.learner import Maac
 from tests.f2a2_sim.baselines.maac.comparison import compare
 from tests.f2a2_sim.baselines.maac.plain_update import write_recordings
 from tests.f2a2_sim.baselines.maac.recording import Recording, recording_of, recordings
@@ -91,3 +94,28 @@ def test_a_stressful_update_done_plainly(stressful: Recording, dtype: torch.dtyp
     checks = compare(stressful, dtype)
     assert len(checks.errors) > 400
     assert not checks.failures()
+
+
+def test_threads_change_nothing() -> None:
+    """A batch is divided by its size, whatever computes the parts."""
+    rng, before = np.random.default_rng(0), torch.get_num_threads()
+    sizes, batch = (6, 9, 9), 1100
+    seen = [torch.from_numpy(rng.standard_normal((k, batch, s))).float() for k, s in ((1, 6), (2, 9))]
+    joint = JointBatch(
+        seen,
+        torch.from_numpy(rng.integers(0, 5, (3, batch))),
+        torch.from_numpy(rng.standard_normal((3, batch))).float(),
+        [x.flip(1) for x in seen],
+        torch.zeros(3, batch),
+    )
+    rows = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            learner = Maac(MaacConfig(hidden_size=32), sizes, 5, np.random.default_rng(1))
+            for _ in range(2):
+                learner.update(joint, lambda p: p.argmax(dim=-1), lambda p: p.argmin(dim=-1))
+            rows.append([learner.critic.parameters, *(p.parameters for p in learner.policies)])
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*rows, strict=True))

@@ -15,7 +15,7 @@ from f2a2_sim.baselines.maac import policies as policies_module
 from f2a2_sim.baselines.maac.config import MaacConfig
 from f2a2_sim.baselines.maac.critic import MaacCritic
 from f2a2_sim.baselines.maac.learner import Maac
-from f2a2_sim.learners import attention, stacked
+from f2a2_sim.learners import products, stacked
 from f2a2_sim.learners import standardise as standardise_module
 from f2a2_sim.learners.attention import Attended, AttentionCritic
 from f2a2_sim.learners.attention_shape import AttentionShape
@@ -55,7 +55,7 @@ def asks_target_critic(patch: pytest.MonkeyPatch) -> None:
     losses = Maac.policy_losses
 
     def with_target(self: Maac, *args: object) -> object:
-        patch.setattr(MaacCritic, "attend", lambda c, x: c.network.forward(c._target_arrays, x))
+        patch.setattr(MaacCritic, "attend", lambda c, x: c._forward(c._target_arrays, x))
         return losses(self, *args)  # type: ignore[arg-type]
 
     patch.setattr(Maac, "policy_losses", with_target)
@@ -76,7 +76,7 @@ def changes_epsilon(patch: pytest.MonkeyPatch) -> None:
 
 
 def changes_slope(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(attention, "LEAK", 0.02)
+    patch.setattr(products, "LEAK", 0.02)
 
 
 def changes_slope_of_policies(patch: pytest.MonkeyPatch) -> None:
@@ -84,16 +84,11 @@ def changes_slope_of_policies(patch: pytest.MonkeyPatch) -> None:
 
 
 def attends_to_itself(patch: pytest.MonkeyPatch) -> None:
-    original = AttentionCritic._self_seen
-
-    def nobody(self: AttentionCritic, copies: int, device: torch.device) -> Tensor:
-        return torch.zeros_like(original(self, copies, device))
-
-    patch.setattr(AttentionCritic, "_self_seen", nobody)
+    patch.setattr(AttentionCritic, "_fill_self", lambda self, logits, value: None)
 
     def no_logits(self: AttentionCritic, done: Attended, question: int) -> Tensor:
-        shape, batch = self.shape, done.q.shape[2]
-        return torch.zeros(1, shape.heads, batch, shape.n_agents - 1)
+        shape, batch = self.shape, done.q.shape[1]
+        return torch.zeros(shape.heads, batch, shape.n_agents - 1)
 
     patch.setattr(AttentionCritic, "attention_logits", no_logits)
 

@@ -1,0 +1,132 @@
+"""Matrix products of many rows, by the faster of torch's two libraries.
+
+torch multiplies matrices with MKL, which on AMD's processors does without AVX-512: there oneDNN, which torch
+brings along for reduced precision and for compiled graphs, is more than twice as fast, and adds biases and
+applies a leaky ReLU on the way. So it is asked wherever it has AVX-512, for float32 and enough rows that a
+call for each agent does not matter. Everywhere else, on GPUs above all, a stack of agents is one batched
+product. Both compute the same but for rounding; which one does depends on the machine alone.
+
+What learning costs a simulated device must not depend on the machine: `plainly` is for counting it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LEAK = 0.01
+_ROWS = 256  # fewer are not worth a call for each agent
+_NARROW = 8  # columns: products of so few are computed as (right^T left^T)^T, in a quarter of the time
+
+
+def _find() -> Callable[..., Tensor] | None:
+    if torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return None
+    try:  # it is there only if torch was built with oneDNN
+        operation: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.default
+    except AttributeError:
+        return None
+    return operation
+
+
+_one_dnn = _find()
+_plain = False
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Products are torch's ordinary ones on every machine; in all threads, so not while others learn."""
+    global _plain
+    before, _plain = _plain, True
+    try:
+        yield
+    finally:
+        _plain = before
+
+
+def by_agent(rows: Tensor) -> bool:
+    """Whether products with ``rows`` ``[..., rows, columns]`` on the left are oneDNN's, agent by agent."""
+    return (
+        _one_dnn is not None
+        and not _plain
+        and rows.dtype == torch.float32
+        and rows.device.type == "cpu"
+        and rows.shape[-2] >= _ROWS
+    )
+
+
+def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None, leaky: bool = False) -> Tensor:
+    """``rows @ weight + bias``, then a leaky ReLU if ``leaky``, in new memory.
+
+    ``rows`` ``[m, k]``, ``weight`` ``[k, n]``, ``bias`` ``[n]``.
+    """
+    if by_agent(rows):
+        return _linear(rows, weight, bias, leaky)
+    if weight.shape[1] <= _NARROW:
+        out = (weight.mT @ rows.mT).mT.contiguous()
+        out = out if bias is None else out.add_(bias)
+    else:
+        out = torch.mm(rows, weight) if bias is None else torch.addmm(bias, rows, weight)
+    return torch.nn.functional.leaky_relu_(out, LEAK) if leaky else out
+
+
+def _linear(rows: Tensor, weight: Tensor, bias: Tensor | None, leaky: bool) -> Tensor:
+    assert _one_dnn is not None
+    if not (weight.is_contiguous() or weight.mT.is_contiguous()):
+        weight = weight.contiguous()  # oneDNN takes a thousand times as long over gaps between rows
+    slope: list[Any] = [LEAK] if leaky else []
+    return _one_dnn(rows, weight.mT, bias, "leaky_relu" if leaky else "none", slope, "")
+
+
+def multiply(
+    rows: Tensor, weight: Tensor, out: Tensor, bias: Tensor | None = None, leaky: bool = False
+) -> None:
+    """The same for a stack of agents, into ``out`` ``[b, m, n]``.
+
+    ``rows`` ``[b, m, k]``, ``weight`` ``[b, k, n]``, ``bias`` ``[b, 1, n]``.
+    """
+    if by_agent(rows):
+        for i in range(rows.shape[0]):
+            out[i].copy_(_linear(rows[i], weight[i], None if bias is None else bias[i, 0], leaky))
+        return
+    if weight.shape[2] <= _NARROW:
+        out.copy_((weight.mT @ rows.mT).mT)
+        if bias is not None:
+            out.add_(bias)
+    elif bias is None:
+        torch.bmm(rows, weight, out=out)
+    else:
+        torch.baddbmm(bias, rows, weight, out=out)
+    if leaky:
+        torch.nn.functional.leaky_relu_(out, LEAK)
+
+
+def multiply_transposed(left: Tensor, right: Tensor, out: Tensor) -> None:
+    """``left^T right`` of ``[b, m, k]`` and ``[b, m, n]`` into ``out`` ``[b, k, n]``: weights' gradients."""
+    if by_agent(left):
+        for i in range(left.shape[0]):
+            out[i].copy_(linear_transposed(left[i], right[i]))
+    elif right.shape[2] <= _NARROW:
+        out.copy_((right.mT @ left).mT)
+    else:
+        torch.bmm(left.mT, right, out=out)
+
+
+def linear_transposed(left: Tensor, right: Tensor) -> Tensor:
+    """``left^T right`` of ``[m, k]`` and ``[m, n]``, in new memory; not for products that are not `by_agent`.
+
+    oneDNN makes a transposed copy of what comes first: that is the narrower one.
+    """
+    if right.shape[1] < left.shape[1]:
+        return _linear(right.mT, left, None, False).mT
+    return _linear(left.mT, right, None, False)
+
+
+def through_leak(gradient: Tensor, activation: Tensor) -> Tensor:
+    """The gradient before a leaky ReLU, from that behind it, which it overwrites, and what came out of it."""
+    torch.ops.aten.leaky_relu_backward.grad_input(gradient, activation, LEAK, True, grad_input=gradient)
+    return gradient

@@ -1,0 +1,65 @@
+"""Products by whichever library, on stacks and views as learners have them; softmax; what is counted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from f2a2_sim.learners import few, products
+from f2a2_sim.learners.work import count_flops
+
+ROWS = 300  # enough to be computed agent by agent
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(sum(shape)).standard_normal(shape)).float()
+
+
+def close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual.double(), expected.double(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("outputs", [1, 5, 40])
+@pytest.mark.parametrize("leaky", [False, True])
+def test_products_are_the_formula(
+    plain: bool, outputs: int, leaky: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "_plain", plain)
+    rows, bias = normal(3, ROWS, 24)[:, :, 2:], normal(3, 1, outputs)
+    dense, gaps = normal(3, 22, outputs), normal(3, 22, outputs + 7)[:, :, 3 : 3 + outputs]
+    for weight in (dense, gaps, normal(3, outputs, 22).mT):
+        expected = rows.double() @ weight.double() + bias.double()
+        if leaky:
+            expected = torch.where(expected > 0, expected, 0.01 * expected)
+        out = torch.empty(3, ROWS, outputs)
+        products.multiply(rows, weight, out, bias, leaky)
+        close(out, expected)
+        close(products.linear(rows[1], weight[1], bias[1, 0], leaky), expected[1])
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("outputs", [1, 5, 22, 40])
+def test_transposed_products_are_the_formula(
+    plain: bool, outputs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "_plain", plain)
+    left, right = normal(3, ROWS, 30)[:, :, 4:26], normal(ROWS, 3, outputs).transpose(0, 1)
+    out = torch.empty(3, 22, outputs)
+    products.multiply_transposed(left, right, out)
+    close(out, left.double().mT @ right.double())
+
+
+def test_softmax_over_the_last_axis() -> None:
+    values = normal(2, 30, 5).double()
+    torch.testing.assert_close(few.softmax(values), values.softmax(dim=-1))
+    torch.testing.assert_close(few.log_softmax(values), values.log_softmax(dim=-1))
+
+
+def test_flops_are_those_of_plain_products() -> None:
+    rows, weight, out = normal(2, ROWS, 8), normal(2, 8, 9), torch.empty(2, ROWS, 9)
+    each = 2 * 2 * ROWS * 8 * 9
+    assert count_flops(lambda: products.multiply(rows, weight, out)) == each
+    assert count_flops(lambda: out.baddbmm_(rows, weight)) == each

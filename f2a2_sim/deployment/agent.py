@@ -58,7 +58,8 @@ _HELLO_EVERY_S = 0.5
 _PING_EVERY_S = 1.0
 _LONGEST_POLL_S = 0.2
 _LAST_WORDS_S = 60.0  # for the world to take the final parameters
-_LINGER_S = 2.0
+_LAST_ROUND_S = 10.0
+_LINGER_S = 5.0
 _HELD_AGES = 1024
 _OUTBOX_MESSAGES = 4  # on their way to a slow peer, before the newest waits and older ones are dropped
 
@@ -266,8 +267,18 @@ class AgentNode:
                 self._poll(wait_s)
         self._labour.work_off()
         if self._over is not None:
+            self._end_round()
             self._say_final()
         self._save()
+
+    def _end_round(self) -> None:
+        """Wait for the copies of the round that the agent is in: they have been sent, and count."""
+        until_s = time.monotonic() + _LAST_ROUND_S
+        while self._exchange.waits(self._me) and time.monotonic() < until_s:
+            self._agenda.carry_out()
+            self._carrier.pump(self._agenda.now_s)
+            if not self._hear_peers():
+                self._inbox.socket.poll(50)
 
     def _poll(self, wait_s: float) -> None:
         """Wait for a message: also of the world, unless the agent may not hear it yet."""
@@ -603,7 +614,7 @@ class AgentNode:
         for watch in self._watches.values():
             watch.close()
         for box in self._outboxes.values():
-            box.close(linger_s=1.0)
+            box.close(linger_s=_LINGER_S)
         if hasattr(self, "_line"):
             self._line.close(linger_s=_LINGER_S)
         if hasattr(self, "_inbox"):

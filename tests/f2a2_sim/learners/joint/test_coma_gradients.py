@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from f2a2_sim.errors import UsageError
 from f2a2_sim.learners.config import LearnerConfig
 from f2a2_sim.learners.joint.coma_objective import td_lambda
 from tests.f2a2_sim.learners.joint.conftest import ACTIONS, ROLLOUTS, SIZES, make_joint, random_observations
@@ -187,6 +188,25 @@ def test_learns_from_the_newest_whole_steps_alone() -> None:
     for fleet in fleets:
         fleet.update(np.arange(N), fleet.draw_batch(np.arange(N), uniforms))
     assert torch.equal(fleets[0].gradient, fleets[1].gradient)
+
+
+def test_errors_that_are_all_clipped_push_nowhere_with_a_baseline() -> None:
+    """Without one they push the policy away from what was done, the same at every transition."""
+    norms = []
+    for baseline in (False, True):
+        fleet = make_joint("f2a2_coma", alpha1=0.0, td_clip=1e-3, td_baseline=baseline)
+        rows = np.arange(N)
+        fleet.update(rows, fleet.draw_batch(rows, np.zeros((N, fleet.draws_per_update))))
+        norms.append(float(fleet.gradient[:, fleet.actor_columns].norm()))
+    assert norms[0] > 1e-8
+    assert norms[1] < 1e-6 * norms[0]
+
+
+def test_attention_block_may_be_what_is_shared() -> None:
+    fleet = make_joint("f2a2_coma", setup={"shared": "attention"}, critic="attention")
+    assert fleet.shared_columns() == fleet.critic_shape.attention_columns
+    with pytest.raises(UsageError, match="has no attention"):
+        make_joint("f2a2_coma", setup={"shared": "attention"})
 
 
 @st.composite

@@ -2,9 +2,10 @@
 
     python -m benchmarks.learning LABEL=RUN[,RUN...] ... [--csv FILE] [--png FILE] [--window 240]
 
-RUN is a folder of `f2a2-sim run` or of `f2a2-sim baseline`; several after one label are its seeds. An episode
-is one of a single rollout in both. A curve is the mean return per agent over the last ``window`` episodes,
-its band a 95 % interval of the mean over seeds (Student's t), where there are several.
+RUN is a folder of `f2a2-sim run` or of `f2a2-sim baseline`; several after one label are its seeds. A CSV file
+of this program instead of runs: what it has under that label. An episode is one of a single rollout. A curve
+is the mean return per agent over the last ``window`` episodes, its band a 95 % interval of the mean over
+seeds (Student's t), where there are several.
 """
 
 from __future__ import annotations
@@ -45,6 +46,17 @@ def read(path: Path) -> Curve:
     return rollouts * np.arange(1, len(returns) + 1.0), returns
 
 
+def read_csv(path: Path, label: str) -> list[tuple[str, Curve]]:
+    """The runs that `write_csv` has written under a label."""
+    runs: dict[str, list[tuple[float, float]]] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["label"] == label:
+                point = float(row["episodes"]), float(row["return_mean_per_agent"])
+                runs.setdefault(row["run"], []).append(point)
+    return [(name, (np.array(points)[:, 0], np.array(points)[:, 1])) for name, points in runs.items()]
+
+
 def smoothed(curve: Curve, window: int) -> Curve:
     """Means over the last ``window`` episodes, from where there are so many."""
     episodes, returns = curve
@@ -78,7 +90,10 @@ def main() -> None:
     curves: dict[str, list[tuple[str, Curve]]] = {}
     for argument in arguments.runs:
         label, _, paths = argument.partition("=")
-        curves[label] = [(Path(path).name, read(Path(path))) for path in paths.split(",")]
+        if paths.endswith(".csv"):
+            curves[label] = read_csv(Path(paths), label)
+        else:
+            curves[label] = [(Path(path).name, read(Path(path))) for path in paths.split(",")]
 
     table = Table(title=f"mean return per agent over the last {arguments.window} episodes")
     for column in ("", "seeds", "episodes", "return", "95 %"):

@@ -38,7 +38,7 @@ class ConsensusConfig(BaseModel):
         description=(
             "Parameters that are exchanged and held together: all = whatever the learner shares (f2a2_isac: "
             "actor and critics; learners with joint critics: the critics), one of its networks, or the "
-            "critics' attention block (f2a2_sac)."
+            "critics' attention block (f2a2_sac; f2a2_coma with critic: attention)."
         ),
     )
     beta: float = Field(

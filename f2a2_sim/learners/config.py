@@ -141,9 +141,11 @@ class LearnerConfig(BaseModel):
         description="Standardise rewards by mean and deviation of all that the agent's replay holds, as MAAC "
         "does (learners with joint critics; true by default for them).",
     )
-    heads: int = Field(4, ge=1, description="Heads of the attention critic (f2a2_sac).")
+    heads: int = Field(4, ge=1, description="Heads of the attention critic (f2a2_sac, f2a2_coma).")
     attention_decay: float = Field(
-        1e-3, ge=0, description="Weight of the squared attention logits in the critic's loss (f2a2_sac)."
+        1e-3,
+        ge=0,
+        description="Weight of the squared attention logits in the critic's loss (f2a2_sac, f2a2_coma).",
     )
     gumbel_temperature: float = Field(
         1.0,
@@ -174,6 +176,26 @@ class LearnerConfig(BaseModel):
         ge=0,
         description="Weight of the policy's entropy in the actor's objective alone (f2a2_coma, f2a2_ddpg, "
         "f2a2_td3; the paper has none).",
+    )
+    critic: Literal["perceptron", "attention"] = Field(
+        "perceptron",
+        description="The critic of f2a2_coma: perceptron = one on all that is seen and done, attention = "
+        "MAAC's, as f2a2_sac has it.",
+    )
+    advantage: Literal["critic", "return"] = Field(
+        "critic",
+        description="What the actor compares with the counterfactual baseline (f2a2_coma): critic = the "
+        "critic's value of each own action (the paper), return = the TD(lambda) return of the one taken.",
+    )
+    standardise_advantage: bool = Field(
+        False,
+        description="Subtract the batch's mean from the actor's advantages and divide by their deviation "
+        "(f2a2_coma; the paper does not).",
+    )
+    td_baseline: bool = Field(
+        False,
+        description="Subtract the batch's mean from the actor's squared TD errors (f2a2_coma): the same "
+        "expected gradient without its drift (the paper does not).",
     )
     block_agents: int = Field(
         8,

@@ -4,7 +4,7 @@ Source: Li et al., "F2A2", JMLR 24 (2023), Proposition 3; COMA is Foerster et al
 from the newest ``batch_size`` transitions (Appendix G), so an agent's replay may be that small. The gradients
 are those of `f2a2_sim.learners.joint.coma_objective`; the value at the next observations, with which returns
 bootstrap, is E_{a'^i~pi} Qbar(o', (a'^i, a~'^-i)), the others' a~' drawn from what the agent knows of their
-policies.
+policies. The critic is a perceptron, or MAAC's attention critic (``critic: attention``).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from f2a2_sim.errors import UsageError
+from f2a2_sim.learners.attention_shape import AttentionShape
 from f2a2_sim.learners.base import FleetSetup
 from f2a2_sim.learners.config import LearnerConfig
 from f2a2_sim.learners.few import log_softmax, softmax
@@ -26,6 +27,7 @@ from f2a2_sim.learners.joint.base import Drawn, JointFleet
 from f2a2_sim.learners.joint.coma_objective import OnPolicy, actor_gradient, critic_gradient, td_lambda
 from f2a2_sim.learners.joint.ddpg_objective import add_entropy_bonus
 from f2a2_sim.learners.joint.mlp_critic import JointInputLayout, JointMlpCritic
+from f2a2_sim.learners.joint.own_values import AttentionValues, OwnValues, PerceptronValues
 from f2a2_sim.learners.stacked import MlpShape
 
 
@@ -37,7 +39,7 @@ class ComaFleet(JointFleet):
     def __init__(self, config: LearnerConfig, setup: FleetSetup) -> None:
         if config.normalise_td:
             raise UsageError("learner.normalise_td = true: f2a2_coma has td_clip for this; set it to false")
-        self._critics: dict[int, JointMlpCritic] = {}  # by worker
+        self._critics: dict[int, OwnValues] = {}  # by worker
         super().__init__(config, setup)
 
     @cached_property
@@ -46,28 +48,42 @@ class ComaFleet(JointFleet):
         return JointInputLayout(self.seen_sizes, self.setup.n_actions)
 
     @cached_property
-    def critic_shape(self) -> MlpShape:
-        """Of one agent's critics."""
+    def critic_shape(self) -> MlpShape | AttentionShape:
+        """Of one agent's critic."""
         hidden, layers = self.config.hidden_size, self.config.hidden_layers
+        if self.config.critic == "attention":
+            return AttentionShape(self.seen_sizes, self.setup.n_actions, hidden, self.config.heads)
         return MlpShape(self.layout.width, hidden, layers, self.setup.n_actions)
 
     def critic_size(self) -> int:
         return self.critic_shape.size
 
+    def attention_columns(self) -> slice:
+        shape = self.critic_shape
+        return shape.attention_columns if isinstance(shape, AttentionShape) else super().attention_columns()
+
     def initial_critic(self, generator: np.random.Generator) -> NDArray[np.float64]:
         return self.critic_shape.initial(generator)
 
+    def _critic(self, worker: int) -> OwnValues:
+        """One per thread: its buffers are overwritten by every pass."""
+        if worker not in self._critics:
+            shape = self.critic_shape
+            self._critics[worker] = (
+                AttentionValues(shape, self.config.attention_decay)
+                if isinstance(shape, AttentionShape)
+                else PerceptronValues(self.layout, shape)
+            )
+        return self._critics[worker]
+
     def update_block(self, worker: int, drawn: Drawn) -> Tensor:
-        config, read, run, own = self.config, drawn.transitions, drawn.run, drawn.own
-        critic = self._critics.setdefault(worker, JointMlpCritic(self.layout, self.critic_shape))
-        shape, columns = self.critic_shape, self.critic_columns
-        parameters = self.mlp_arrays("critic", shape, self.parameters, run, columns)
+        config, read, run = self.config, drawn.transitions, drawn.run
+        critic = self._critic(worker)
+        parameters = self.parameters[run, self.critic_columns]
 
         # TD(lambda) returns y, from the target critic at every o'.
-        targets = self.mlp_arrays("target", shape, self.targets, run, columns)
-        seen = self.seen(read.next_observations, read.next_fresh)
-        at_next = critic.inputs(own, seen, [drawn.next_others], own_asked=True)
-        q_next = critic.forward(targets, at_next)[0]
+        critic.look(run, self.seen(read.next_observations, read.next_fresh), drawn.next_others)
+        q_next = critic.forward(self.targets[run])
         next_values = (softmax(drawn.of_own(drawn.next_logits)) * q_next).sum(dim=-1)
         by_time = [
             torch.unflatten(x, 1, (-1, self.setup.rollouts))
@@ -79,32 +95,38 @@ class ComaFleet(JointFleet):
         network, actor_inputs, logits = self.actor_pass(worker, drawn)
         policy = Policy.of(logits)
         actions = drawn.of_own(read.actions).unsqueeze(-1)
-        known = OnPolicy(actions, policy, y)
+        behaviour = log_softmax(read.logits.to(logits.dtype))
+        rho, _ = importance_weights(config, policy, behaviour, actions)
+        known = OnPolicy(actions, policy, y, rho)
 
         # Critic step (5.4a); then the target critic follows.
-        seen = self.seen(read.observations, read.fresh)
-        inputs = critic.inputs(own, seen, [read.actions], own_asked=True)
-        q = critic.forward(parameters, inputs)
-        taken = q[0].gather(-1, actions)
-        out = self.mlp_arrays("critic gradient", shape, self.gradient, run, columns)
-        critic.backward(parameters, inputs, critic_gradient(config, known, q[0]).unsqueeze(0), out)
+        critic.look(run, self.seen(read.observations, read.fresh), read.actions)
+        q = critic.forward(parameters)
+        taken = q.gather(-1, actions)
+        critic.backward(
+            parameters, critic_gradient(config, known, q), self.gradient[run, self.critic_columns]
+        )
         self.adam.steps[run] += 1
         self.step(run, self.critic_columns)
         self.follow_targets(run)
 
         # Actor step (5.4b), with the new critic.
-        gradient = actor_gradient(config, known, critic.forward(parameters, inputs)[0])
+        gradient = actor_gradient(config, known, critic.forward(parameters))
         add_entropy_bonus(config, policy, gradient)
         self.step_actor(drawn, network, actor_inputs, gradient)
 
-        behaviour = log_softmax(read.logits.to(logits.dtype))
-        rho, _ = importance_weights(config, policy, behaviour, actions)
         delta = taken - y
         entropy = -(policy.probabilities * policy.log).sum(dim=-1, keepdim=True)
         values = [entropy, taken, delta.abs(), delta.square(), rho]
         return torch.stack(values).mean(dim=(2, 3), dtype=torch.float64)
 
     def activations(self) -> int:
-        batch, critic = self.transitions_per_update, JointMlpCritic(self.layout, self.critic_shape)
+        batch, shape = self.transitions_per_update, self.critic_shape
         observed = 2 * self.n_agents * batch * (self.actor_shape.inputs + 1)
-        return observed + 2 * critic.activations(batch, 1) + 4 * batch * self.config.hidden_size
+        if isinstance(shape, AttentionShape):
+            n, width = self.n_agents, shape.hidden
+            inputs = n * (self.actor_shape.inputs + self.setup.n_actions + 1)
+            passes = batch * (inputs + (5 * n + 6) * width + 3 * shape.heads * n)
+        else:
+            passes = JointMlpCritic(self.layout, shape).activations(batch, 1)
+        return observed + 2 * passes + 4 * batch * self.config.hidden_size

@@ -12,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from f2a2_sim.errors import UsageError
 from f2a2_sim.learners.config import LearnerConfig
 from f2a2_sim.learners.joint.coma_objective import td_lambda
 from tests.f2a2_sim.learners.joint.conftest import ACTIONS, ROLLOUTS, SIZES, make_joint, random_observations
 from tests.f2a2_sim.learners.joint.test_ddpg_gradients import seen_by_critics, with_ages
 from tests.f2a2_sim.learners.joint.test_mlp_critic import plain
-from tests.f2a2_sim.learners.joint.test_sac_gradients import Reference
+from tests.f2a2_sim.learners.joint.test_sac_gradients import Reference, standard
+from tests.f2a2_sim.learners.test_attention import written_out
 
 N = len(SIZES)
 TERMS: dict[str, dict[str, Any]] = {
@@ -37,6 +39,17 @@ TERMS: dict[str, dict[str, Any]] = {
     "gradient clip": {"grad_clip": 0.05},
     "one block": {"block_agents": 3},
     "three layers": {"hidden_layers": 3},
+    "returns": {"advantage": "return"},
+    "returns, truncated weights": {"advantage": "return", "truncation": 0.7, "joint": False},
+    "standardised": {"standardise_advantage": True, "alpha2": 0.0},
+    "standardised, one sampled action": {"standardise_advantage": True, "exact_expectation": False},
+    "returns, standardised": {"advantage": "return", "standardise_advantage": True, "td_clip": 0.5},
+    "baseline of the error": {"td_baseline": True, "alpha1": 0.0},
+    "baseline of the clipped error": {"td_baseline": True, "td_clip": 0.5},
+    "attention": {"critic": "attention"},
+    "attention, one block": {"critic": "attention", "block_agents": 3, "attention_decay": 0.05},
+    "attention, returns": {"critic": "attention", "advantage": "return", "td_baseline": True},
+    "attention by message": {"critic": "attention", "information": "network"},
     "others' steps by message": {"information": "network"},
 }
 
@@ -44,12 +57,33 @@ TERMS: dict[str, dict[str, Any]] = {
 class ComaReference(Reference):
     def values(self, row: Tensor, seen: list[Tensor], actions: Tensor) -> Tensor:  # type: ignore[override]
         """Q^i(o, (., a^-i)) ``[batch, actions]``."""
+        if self.config.critic == "attention":
+            return self.attention_values(row, seen, actions)[0]
         batch = seen[0].shape[0]
         number = torch.nn.functional.one_hot(torch.tensor(self.agent), N).double().expand(batch, N)
         taken = torch.nn.functional.one_hot(actions, ACTIONS).double()
         taken[self.agent] = 0.0
         x = torch.cat([number, *seen, *taken, torch.ones(batch, 1, dtype=torch.float64)], dim=-1)
         return plain(self.fleet.critic_shape, row[: self.fleet.critic_columns.stop], x)[0]
+
+    def attention_values(self, row: Tensor, seen: list[Tensor], actions: Tensor) -> tuple[Tensor, list]:
+        """The same by MAAC's critic, and the attention's logits."""
+        groups = []
+        one_hot = torch.nn.functional.one_hot(actions, ACTIONS).double()
+        for group in self.fleet.critic_shape.groups:
+            theirs = torch.stack(seen[group.agents])
+            joined = torch.cat([standard(one_hot[group.agents]), theirs], dim=-1)
+            groups.append(torch.nn.functional.pad(joined, (0, 1), value=1.0)[None])
+        arrays = self.fleet.critic_shape.arrays(row[None, self.fleet.critic_columns])
+        return written_out(self.fleet.critic_shape, arrays, groups, 0, self.agent)
+
+    def regulariser(self, row: Tensor, seen: list[Tensor], actions: Tensor) -> Tensor | float:
+        """Of the attention's logits."""
+        if self.config.critic != "attention":
+            return 0.0
+        logits = self.attention_values(row, seen, actions)[1]
+        squares = sum(x.square().sum() for x in logits)
+        return self.config.attention_decay * squares / (actions.shape[1] * (N - 1))
 
     def update(self, indices: np.ndarray, uniforms: np.ndarray) -> tuple[Tensor, Tensor]:
         c, i, n = self.config, self.agent, len(indices)
@@ -73,9 +107,7 @@ class ComaReference(Reference):
                 )
                 trace = c.td_lambda if goes_on else 0.0
                 rest = y[after] if goes_on else 0.0
-                y[t] = r[t] + (
-                    0.0 if ended[t] else c.discount * ((1 - trace) * v_next[t] + trace * rest)
-                )
+                y[t] = r[t] + (0.0 if ended[t] else c.discount * ((1 - trace) * v_next[t] + trace * rest))
             log_pi = self.policy(i, o[i])
 
         taken = torch.nn.functional.one_hot(a[i], ACTIONS).double()
@@ -85,15 +117,29 @@ class ComaReference(Reference):
         loss = (2 * c.alpha2 * delta * q[each, a[i]]).mean()
         if c.joint:
             loss = loss - c.alpha1 * (weight * q).sum(dim=-1).mean()
+        loss = loss + self.regulariser(critic, seen, a)
         new_row = self.stepped(critic, loss, self.fleet.critic_columns)
         new_critic = new_row[self.fleet.critic_columns]
         new_targets = (1 - c.tau) * self.targets[i] + c.tau * new_critic
 
         with torch.no_grad():
             q = self.values(new_row, seen, a)
-            advantage = q - (log_pi.exp() * q).sum(dim=-1, keepdim=True)
+            baseline = (log_pi.exp() * q).sum(dim=-1, keepdim=True)
+            advantage = q - baseline
+            if c.advantage == "return":
+                weight = taken
+                advantage = (y[:, None] - baseline).expand(n, ACTIONS)
+            if c.standardise_advantage:
+                mean = (weight * advantage).sum() / n
+                variance = (weight * (advantage - mean) ** 2).sum() / n
+                advantage = (advantage - mean) / variance.sqrt()
+            if c.advantage == "return":
+                pi0 = torch.softmax(read.logits[0].double(), dim=-1)
+                advantage = advantage * (log_pi.exp() / pi0).clamp_max(c.truncation)
             limit = inf if c.td_clip is None else c.td_clip
             squared = (q[each, a[i]] - y).abs().clamp_max(limit) ** 2 if c.joint else torch.zeros(n)
+            if c.td_baseline:
+                squared = squared - squared.mean()
         log_new = self.policy(i, o[i], actor)
         ascended = c.alpha1 * (weight * advantage * log_new).sum(dim=-1).mean()
         ascended = ascended - c.alpha2 * (squared * log_new[each, a[i]]).mean()
@@ -142,6 +188,25 @@ def test_learns_from_the_newest_whole_steps_alone() -> None:
     for fleet in fleets:
         fleet.update(np.arange(N), fleet.draw_batch(np.arange(N), uniforms))
     assert torch.equal(fleets[0].gradient, fleets[1].gradient)
+
+
+def test_errors_that_are_all_clipped_push_nowhere_with_a_baseline() -> None:
+    """Without one they push the policy away from what was done, the same at every transition."""
+    norms = []
+    for baseline in (False, True):
+        fleet = make_joint("f2a2_coma", alpha1=0.0, td_clip=1e-3, td_baseline=baseline)
+        rows = np.arange(N)
+        fleet.update(rows, fleet.draw_batch(rows, np.zeros((N, fleet.draws_per_update))))
+        norms.append(float(fleet.gradient[:, fleet.actor_columns].norm()))
+    assert norms[0] > 1e-8
+    assert norms[1] < 1e-6 * norms[0]
+
+
+def test_attention_block_may_be_what_is_shared() -> None:
+    fleet = make_joint("f2a2_coma", setup={"shared": "attention"}, critic="attention")
+    assert fleet.shared_columns() == fleet.critic_shape.attention_columns
+    with pytest.raises(UsageError, match="has no attention"):
+        make_joint("f2a2_coma", setup={"shared": "attention"})
 
 
 @st.composite

@@ -11,10 +11,13 @@ from f2a2_sim.learners.base import FleetSetup, make_fleet
 from f2a2_sim.learners.config import LearnerConfig
 
 AGENTS, CHOICES, ROLLOUTS = 2, 2, 10
+COMA: dict[str, Any] = {"name": "f2a2_coma", "replay_transitions": 100, "entropy_bonus": 0.1}
 LEARNERS: dict[str, dict[str, Any]] = {
-    "f2a2_ddpg": {},
-    "f2a2_td3": {"policy_delay": [1, 2]},
-    "f2a2_coma": {"replay_transitions": 100, "entropy_bonus": 0.1},
+    "ddpg": {"name": "f2a2_ddpg"},
+    "td3": {"name": "f2a2_td3", "policy_delay": [1, 2]},
+    "coma": COMA,
+    "coma, by returns": {**COMA, "advantage": "return", "standardise_advantage": True, "td_baseline": True},
+    "coma, attention": {**COMA, "advantage": "return", "critic": "attention"},
 }
 KEYS: dict[str, Any] = {
     "hidden_size": 16,
@@ -34,7 +37,7 @@ def test_they_learn_what_pays(name: str) -> None:
     setup = FleetSetup(
         CHOICES, CHOICES, [5] * AGENTS, AGENTS, "critic", observation_sizes=sizes, rollouts=ROLLOUTS
     )
-    fleet = make_fleet(LearnerConfig.model_validate({"name": name, **KEYS, **LEARNERS[name]}), setup)
+    fleet = make_fleet(LearnerConfig.model_validate({**KEYS, **LEARNERS[name]}), setup)
     rng, rows = np.random.default_rng(1), np.arange(AGENTS)
     contexts = rng.integers(0, CHOICES, (160, ROLLOUTS))
     seen = np.broadcast_to(np.eye(CHOICES, dtype=np.float32)[contexts], (AGENTS, *contexts.shape, CHOICES))

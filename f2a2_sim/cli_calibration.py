@@ -36,6 +36,13 @@ def calibrate(
             "--from", metavar="RUN", help="Measure nothing: take what the agents of a deployed run got."
         ),
     ] = None,
+    add_to_link: Annotated[
+        bool,
+        typer.Option(
+            "--add-to-link",
+            help="With --from: the delay on top of the scenario's own link, to predict --emulate-network.",
+        ),
+    ] = False,
     threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads of one agent.")] = 1,
     seconds: Annotated[
         float, typer.Option("--seconds", min=0.1, help="How long to measure the device, and again the link.")
@@ -87,6 +94,8 @@ def calibrate(
         return
     if from_run is not None:
         found = calibration.calibrate_from(from_run, name)
+        if add_to_link:
+            found = calibration.added_to_link(found, loaded)
     elif connect is not None:
         found = _connect(loaded, connect, keys, insecure, seconds, name)
     else:

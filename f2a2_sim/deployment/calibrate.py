@@ -224,6 +224,35 @@ def _mean_delay_s(folder: RunFolder) -> float:
     return float(np.average(links["latency_mean_s"][used], weights=links["delivered"][used]))
 
 
+def added_to_link(found: Calibration, scenario: Scenario) -> Calibration:
+    """With the scenario's own link, on which the measured delay comes on top.
+
+    So it is where agents emulate the scenario's network over a real one. Raises UsageError where a delay
+    cannot be added, and where none was measured.
+    """
+    if found.link is None:
+        raise UsageError("--add-to-link: the run has exchanged no messages, so there is no delay to add")
+    extra_s = float(found.link["latency"]["value_s"])
+    link = scenario.network.link.spec.model_dump(mode="json")
+    latency = link["latency"]
+    for key in _PLACES.get(latency["kind"], ()):
+        latency[key] += extra_s
+    if latency["kind"] not in _PLACES:
+        raise UsageError(
+            f"--add-to-link: nothing can be added to network.link.latency of kind {latency['kind']}"
+        )
+    return replace(found, link=link)
+
+
+_PLACES = {
+    "constant": ("value_s",),
+    "uniform": ("low_s", "high_s"),
+    "normal": ("mean_s",),
+    "lognormal": ("offset_s",),
+    "pareto": ("offset_s",),
+}
+"""Where the fixed part of a latency is, by kind."""
+
 # ---------------------------------------------------------------- words and figures
 
 _MEASURED = ("peak_flops", "efficiency", "memory_bandwidth_bytes_per_s", "launch_overhead_s")

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from f2a2_sim.cli_common import Overrides, ScenarioName, checked
 from f2a2_sim.errors import UsageError
+
+if TYPE_CHECKING:
+    from f2a2_sim.deployment.calibrate import Calibration
+    from f2a2_sim.deployment.launch import Keys
+    from f2a2_sim.scenario.schema import Scenario
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -147,7 +152,9 @@ def _listen(endpoint: str, keys: Path | None, insecure: bool) -> None:
         )
 
 
-def _connect(loaded, endpoint: str, keys: Path | None, insecure: bool, seconds: float, name: str):  # type: ignore[no-untyped-def]
+def _connect(
+    loaded: Scenario, endpoint: str, keys: Path | None, insecure: bool, seconds: float, name: str
+) -> Calibration:
     from f2a2_sim.deployment.bench import AgentWork
     from f2a2_sim.deployment.calibrate import calibrate_link
     from f2a2_sim.deployment.linkbench import measure_link
@@ -158,7 +165,7 @@ def _connect(loaded, endpoint: str, keys: Path | None, insecure: bool, seconds: 
     return calibrate_link(measure_link(endpoint, security, size, seconds), name, f"to {endpoint}")
 
 
-def _with_localhost(loaded, device, insecure: bool, seconds: float):  # type: ignore[no-untyped-def]
+def _with_localhost(loaded: Scenario, device: Calibration, insecure: bool, seconds: float) -> Calibration:
     from f2a2_sim.deployment.bench import AgentWork
     from f2a2_sim.deployment.calibrate import calibrate_link, together
     from f2a2_sim.deployment.linkbench import measure_localhost
@@ -170,7 +177,7 @@ def _with_localhost(loaded, device, insecure: bool, seconds: float):  # type: ig
     return together(device, calibrate_link(bench, device.name, "between two processes of this machine"))
 
 
-def _key_holder(keys: Path | None, insecure: bool):  # type: ignore[no-untyped-def]
+def _key_holder(keys: Path | None, insecure: bool) -> Keys:
     from f2a2_sim.deployment.launch import Keys
 
     if (keys is None) != insecure:

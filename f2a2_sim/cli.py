@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from f2a2_sim import __version__
+from f2a2_sim import __version__, cli_calibration
 from f2a2_sim.cli_common import (
     Overrides,
     QuietOption,
@@ -402,6 +402,7 @@ def train_opponent(context: typer.Context) -> None:
 
 
 add_commands(app)
+cli_calibration.add_commands(app)
 
 
 def main() -> None:

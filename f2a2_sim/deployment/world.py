@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from f2a2_sim.deployment import messages as say
 from f2a2_sim.deployment.clock import RunClock
 from f2a2_sim.deployment.journal import Journal
+from f2a2_sim.deployment.measured import measured
 from f2a2_sim.deployment.roll import Roll
 from f2a2_sim.errors import RunError, UsageError
 from f2a2_sim.learners.base import joint_information
@@ -601,6 +602,7 @@ class WorldServer:
             peak_memory_bytes=max([memory, *(r.peak_memory_bytes for r in self._roll.reports.values())]),
         )
         self._folder.write_summary(summary)
+        measured(self._roll, int(self.actions_taken.sum())).write(self._folder.path)
         return summary
 
     # ------------------------------------------------------------ what survives

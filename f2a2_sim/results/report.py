@@ -103,7 +103,7 @@ def write_report(run_dir: Path) -> Path:
     Raises UsageError if the folder holds no run or cannot be read.
     """
     run = RunData.read(run_dir)
-    page = _template("report.html.j2").render(
+    page = page_template("report.html.j2").render(
         run=run,
         summary=run.summary,
         tiles=words.tiles(run.summary),
@@ -127,7 +127,7 @@ def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
     runs = [RunData.read(path) for path in run_dirs]
     names = _distinct_names([run.folder.path for run in runs])
     differing = words.differing_settings([run.scenario for run in runs])
-    page = _template("comparison.html.j2").render(
+    page = page_template("comparison.html.j2").render(
         names=names,
         runs=runs,
         rows=words.comparison_rows([run.summary for run in runs]),
@@ -169,7 +169,8 @@ def _summary_so_far(
     )
 
 
-def _template(name: str) -> jinja2.Template:
+def page_template(name: str) -> jinja2.Template:
+    """A page of the report's look."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("f2a2_sim.results"),
         autoescape=True,

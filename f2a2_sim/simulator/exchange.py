@@ -16,6 +16,12 @@ from f2a2_sim.simulator.presence import Presence
 _NOBODY: IntArray = np.empty(0, dtype=np.int64)
 
 
+def mix_work(copies: int, message_bytes: int) -> Work:
+    """Cost of averaging so many neighbours' copies with one's own, and of what the scheme does with it."""
+    numbers = message_bytes / 4
+    return Work(2.0 * numbers * (copies + 2), 4.0 * numbers * (copies + 5), copies + 3)
+
+
 class Exchange:
     """Messages from their sending to their use, and the waits for them."""
 
@@ -124,10 +130,7 @@ class Exchange:
         assert fleet.consensus is not None
         key = (copies, fleet.consensus.message_bytes)
         if key not in self._mix_works:
-            numbers = fleet.consensus.message_bytes / 4
-            self._mix_works[key] = Work(
-                2.0 * numbers * (copies + 2), 4.0 * numbers * (copies + 5), copies + 3
-            )
+            self._mix_works[key] = mix_work(*key)
         self._computing.request_mix(agent, self._mix_works[key])
 
     def mix_done(self, agent: int) -> None:

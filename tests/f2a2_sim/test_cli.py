@@ -36,6 +36,8 @@ COMMANDS = [
     "trace",
     "replay",
     "keys",
+    "calibrate",
+    "compare",
     "train-opponent",
 ]
 

@@ -23,9 +23,10 @@ from network.wire import WORLD_NUMBER, Limits, Message, decode
 
 __all__ = ["Hub", "Inbox", "Line", "Outbox", "Security", "Watch"]
 
-HEARTBEAT_INTERVAL_S = 2.0
-HEARTBEAT_TIMEOUT_S = 20.0
-"""A connection over which nothing has come for so long is given up, and made anew."""
+GIVE_UP_S = 20.0
+"""A peer's system that has not answered for so long is given up, by means of TCP. ZeroMQ's heartbeats are not
+used: libzmq 4.3.5 aborts the whole process (its issue 4364) when one falls due on a connection that has
+broken while messages of the peer waited to be read."""
 HANDSHAKE_S = 10.0
 RECONNECT_S = (0.1, 2.0)
 """Wait before connecting again: the first one, and what its doublings end at."""
@@ -300,12 +301,8 @@ def _new_socket(
     socket.handshake_ivl = round(HANDSHAKE_S * 1000)
     socket.reconnect_ivl, socket.reconnect_ivl_max = (round(wait_s * 1000) for wait_s in RECONNECT_S)
     if kind in (zmq.PULL, zmq.ROUTER):
-        # Bound sockets tell the others to give them up when they fall silent, but expect no answer: one that
-        # is full answers nobody, would be connected to again, and take another high-water mark of messages.
-        socket.heartbeat_ivl = round(HEARTBEAT_INTERVAL_S * 1000)
-        socket.heartbeat_ttl = round(HEARTBEAT_TIMEOUT_S * 1000)
-        socket.heartbeat_timeout = 0
-        socket.tcp_maxrt = round(HEARTBEAT_TIMEOUT_S * 1000)  # nor may the acknowledgement take longer
+        # What a bound socket says must be acknowledged in time. Not so what is said to it: it may be full.
+        socket.tcp_maxrt = round(GIVE_UP_S * 1000)
     return socket
 
 

@@ -61,6 +61,7 @@ _LAST_WORDS_S = 60.0  # for the world to take the final parameters
 _LAST_ROUND_S = 10.0
 _LINGER_S = 5.0
 _HELD_AGES = 1024
+_INBOX_MESSAGES = 8  # unread from each peer, before it has to wait
 _OUTBOX_MESSAGES = 4  # on their way to a slow peer, before the newest waits and older ones are dropped
 
 
@@ -128,7 +129,7 @@ class AgentNode:
         self._line = Line(self._context, self._security, limits)
         self._watches["world"] = Watch(self._line.socket, "world")
         self._line.connect(self._options.world)
-        self._inbox = Inbox(self._context, self._security, limits)
+        self._inbox = Inbox(self._context, self._security, limits, _INBOX_MESSAGES)
         self._watches["peers"] = Watch(self._inbox.socket, "a peer")
         bound = self._inbox.bind(self._options.bind)
         self._endpoint = self._options.address or reachable(bound, self._options.world)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import zmq
 
+from network.errors import EndpointError
 from network.keys import Identity, Members
 from network.security import Security
 from network.sockets import Hub, Inbox, Line, Outbox, Watch
@@ -45,6 +46,18 @@ def frames(
     return encode(Message(kind, sender, session, sequence, 0.0, {"number": sequence}, {"weight": weight}))
 
 
+def bound(server: Hub | Inbox, endpoint: str) -> str:
+    """Bind, as soon as whoever was there before has let go of the port: ZeroMQ closes sockets by and by."""
+
+    def attempt() -> str | None:
+        try:
+            return server.bind(endpoint)
+        except EndpointError:
+            return None
+
+    return until(attempt)  # type: ignore[return-value]
+
+
 class Process:
     """One process: makes sockets, and closes all in the right order."""
 
@@ -56,11 +69,11 @@ class Process:
 
     def hub(self, endpoint: str = ANYWHERE, **more: Any) -> tuple[Hub, str]:
         hub = self._kept(Hub(self.context, self.security, self.limits, **more))
-        return hub, hub.bind(endpoint)
+        return hub, bound(hub, endpoint)
 
     def inbox(self, endpoint: str = ANYWHERE, **more: Any) -> tuple[Inbox, str]:
         inbox = self._kept(Inbox(self.context, self.security, self.limits, **more))
-        return inbox, inbox.bind(endpoint)
+        return inbox, bound(inbox, endpoint)
 
     def line(self, endpoint: str, **more: Any) -> Line:
         line = self._kept(Line(self.context, self.security, self.limits, **more))

@@ -131,7 +131,7 @@ def compare(
     """
     from rich.console import Console
 
-    from f2a2_sim.results.prediction import compare_runs, terminal_table, write_page
+    from f2a2_sim.deployment.prediction import compare_runs, terminal_table, write_page
 
     found = compare_runs(run_sim, run_real)
     Console().print(terminal_table(found))

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from f2a2_sim.api import run
 from f2a2_sim.cli import app
 from f2a2_sim.deployment.measured import Measured, Spread
-from f2a2_sim.results.prediction import Line, compare_runs, relative_distance, write_page
+from f2a2_sim.deployment.prediction import Line, compare_runs, relative_distance, write_page
 from f2a2_sim.scenario.load import load_scenario
 from tests.f2a2_sim.deployment.test_calibrate import TINY
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 LEAK = 0.01
-_ROWS = 256  # fewer are not worth a call for each agent
+_ROWS = 128  # fewer are not worth a call for each agent
 _NARROW = 8  # columns: products of so few are computed as (right^T left^T)^T, in a quarter of the time
 
 

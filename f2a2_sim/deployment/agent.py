@@ -49,6 +49,7 @@ from f2a2_sim.simulator.stopwatch import Stopwatch
 from f2a2_sim.simulator.training import Training
 from f2a2_sim.worlds.base import AgentSpec
 from network.carrier import SimulatedCarrier
+from network.errors import EndpointError
 from network.keys import agent_name
 from network.sockets import Inbox, Line, Outbox, Security, Watch
 from network.wire import Limits, Message, encode
@@ -326,7 +327,7 @@ class AgentNode:
                     self._log(f"{agent_name(number)} is now at {endpoint}")
                 self._endpoints[number] = endpoint
                 if number in self._outboxes:
-                    self._outboxes[number].connect(endpoint)
+                    self._connect(number)
         for peer in self._peers().tolist():
             self._outbox(peer)
         absent = np.zeros(self._carrier.n_agents, dtype=np.bool_)
@@ -522,10 +523,17 @@ class AgentNode:
             name = agent_name(peer)
             box = Outbox(self._context, self._security, name, _OUTBOX_MESSAGES)
             self._watches[name] = Watch(box.socket, name)
-            if peer in self._endpoints:
-                box.connect(self._endpoints[peer])
             self._outboxes[peer] = box
+            if peer in self._endpoints:
+                self._connect(peer)
         return self._outboxes[peer]
+
+    def _connect(self, peer: int) -> None:
+        """Send to where the roster says that a peer is; what is no address is only noted."""
+        try:
+            self._outboxes[peer].connect(self._endpoints[peer])
+        except EndpointError as error:
+            self._log(f"{agent_name(peer)} cannot be reached: {error}")
 
     def _note_connections(self) -> None:
         for name, watch in self._watches.items():

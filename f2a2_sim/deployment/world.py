@@ -39,6 +39,7 @@ from f2a2_sim.simulator.checkpoint import find_checkpoint, list_checkpoints, rea
 from f2a2_sim.simulator.measures import episode_row
 from f2a2_sim.simulator.stopwatch import Stopwatch
 from f2a2_sim.worlds.base import WorldStep, mean_over_rollouts
+from network.errors import EndpointError
 from network.keys import agent_name
 from network.sockets import Hub, Security, Watch
 from network.wire import WORLD_NUMBER, Limits, Message, encode
@@ -330,6 +331,11 @@ class WorldServer:
         if hello is None:
             return
         agent = message.sender
+        try:
+            self._security.check_endpoint(hello.endpoint)
+        except EndpointError as error:
+            self._refuse(agent, str(error))
+            return
         known = self._roll.endpoints.get(agent)
         world = self._world
         welcome = say.Welcome(

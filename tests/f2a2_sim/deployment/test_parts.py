@@ -1,0 +1,162 @@
+"""The parts of a deployed run, each alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from f2a2_sim.deployment import messages as say
+from f2a2_sim.deployment.agent import reachable
+from f2a2_sim.deployment.clock import RunClock, WallAgenda
+from f2a2_sim.deployment.journal import Journal
+from f2a2_sim.deployment.policies import POLICY, Policies
+from f2a2_sim.deployment.sketch import mean_distance, sketch
+from network.wire import Message
+
+
+def message(kind: str, sequence: int, sender: int = 1, **tensors: np.ndarray) -> Message:
+    return Message(kind, sender, 7, sequence, 0.5, {"run": "r"}, tensors)
+
+
+@given(records=st.integers(1, 5), cut=st.integers(0, 400), flip=st.booleans())
+def test_a_torn_journal_is_read_up_to_its_last_whole_record(
+    records: int, cut: int, flip: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("journal") / "journal"
+    journal = Journal(path)
+    for number in range(records):
+        journal.append(message("transition", number, values=np.arange(number + 1, dtype=np.float32)))
+    journal.close()
+    whole = path.read_bytes()
+    size = len(whole) // records - 1  # records grow: the first is not longer than this many bytes on average
+    data = bytearray(whole[: max(len(whole) - cut, 0)])
+    if flip and data:
+        data[-1] ^= 1
+    path.write_bytes(data)
+    read = list(Journal.records(path))
+    assert [m.sequence for m in read] == list(range(len(read)))
+    for m in read:
+        np.testing.assert_array_equal(m.tensors["values"], np.arange(m.sequence + 1, dtype=np.float32))
+    assert len(read) <= records - (1 if cut or flip else 0)
+    assert len(read) >= records - 2 - cut // max(size // 2, 1)
+
+
+def test_a_journal_begins_anew_after_a_checkpoint(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal")
+    journal.append(message("a", 1))
+    journal.clear()
+    journal.append(message("b", 2))
+    assert [m.kind for m in journal.read()] == ["b"]
+    journal.close()
+
+
+def test_distances_can_be_told_from_sketches() -> None:
+    generator = torch.Generator().manual_seed(1)
+    vectors = torch.randn(1, 50_000, generator=generator) + 0.1 * torch.randn(6, 50_000, generator=generator)
+    exact = float(torch.linalg.vector_norm(vectors - vectors.mean(0), dim=1).mean())
+    told = mean_distance(np.stack([sketch(v, seed=3) for v in vectors]))
+    assert told == pytest.approx(exact, rel=0.15)
+    assert mean_distance(np.stack([sketch(vectors[0], 3)] * 3)) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_clock_follows_the_answer_with_the_shortest_round_trip() -> None:
+    now = [100.0]
+    clock = RunClock(lambda: now[0])
+    asked = clock.own_s()
+    now[0] += 0.4
+    clock.learn(asked, run_s=50.0)  # half of 0.4 s ago it was 50
+    assert clock() == pytest.approx(50.2)
+    asked = clock.own_s()
+    now[0] += 1.0
+    clock.learn(asked, run_s=0.0)  # a longer way: of no use
+    assert clock() == pytest.approx(51.2)
+    asked = clock.own_s()
+    now[0] += 0.1
+    clock.learn(asked, run_s=60.0)
+    assert clock() == pytest.approx(60.05)
+
+
+def test_events_are_carried_out_in_order_when_they_are_due() -> None:
+    now, seen = [0.0], []
+    agenda = WallAgenda(lambda: now[0])
+    agenda.handle({"a": lambda subject, detail: seen.append((agenda.now_s, subject, detail))})
+    agenda.at(2.0, "a", 2)
+    agenda.at(1.0, "a", 1)
+    agenda.at(1.0, "a", 3)
+    agenda.carry_out()
+    assert seen == [] and agenda.next_time_s() == 1.0
+    now[0] = 1.5
+    agenda.carry_out()
+    assert [s for _, s, _ in seen] == [1, 3]
+    now[0] = 1.0  # a clock that is corrected does not take time back
+    agenda.carry_out()
+    assert agenda.now_s == 1.5
+
+
+def policies(lockstep: bool, timeout_s: float = 60.0) -> Policies:
+    learner = SimpleNamespace(parameters=torch.zeros(3, 5), actor_columns=slice(3, 5), n_agents=3)
+    return Policies(learner, 0, timeout_s, lockstep)  # type: ignore[arg-type]
+
+
+def told(sender: int, updates: object, policy: object) -> Message:
+    return Message(POLICY, sender, 1, 1, 0.0, {"updates": updates}, {"policy": np.asarray(policy)})
+
+
+def test_in_lockstep_an_update_waits_for_everybodys_policy_of_that_many_updates() -> None:
+    known, everybody = policies(lockstep=True), np.ones(3, dtype=np.bool_)
+    assert known.may_update(0, everybody)
+    assert not known.may_update(1, everybody)
+    assert known.hear(told(1, 1, np.float32([1, 1])))
+    assert not known.may_update(1, everybody)
+    assert known.may_update(1, np.array([True, True, False])), "who is absent is not waited for"
+    assert known.hear(told(2, 1, np.float32([2, 2]))) and known.hear(told(2, 2, np.float32([9, 9])))
+    assert known.may_update(1, everybody)
+    known.install(1)
+    assert known._learner.parameters[:, 3:].tolist() == [[0, 0], [1, 1], [2, 2]]
+
+
+def test_who_is_late_is_waited_for_once() -> None:
+    known, everybody = policies(lockstep=True, timeout_s=0.0), np.ones(3, dtype=np.bool_)
+    assert known.may_update(1, everybody)  # at once, with no patience at all
+    assert known._out_of_step == {1, 2}
+    known.hear(told(1, 5, np.float32([1, 1])))
+    known.may_update(2, everybody)
+    assert known._out_of_step == {2}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        told(1, 1, np.float32([1, 1, 1])),
+        told(1, 1, np.float64([1, 1])),
+        told(1, 1, np.float32([1, np.nan])),
+        told(1, -1, np.float32([1, 1])),
+        told(1, "1", np.float32([1, 1])),
+        told(0, 1, np.float32([1, 1])),
+        told(3, 1, np.float32([1, 1])),
+    ],
+)
+def test_policies_of_no_use_change_nothing(bad: Message) -> None:
+    known = policies(lockstep=True)
+    assert not known.hear(bad)
+    known.install(1)
+    assert not known._learner.parameters.any()
+
+
+def test_fields_are_taken_literally() -> None:
+    good = {"step": 3}
+    assert say.read(say.Act, Message("act", 0, 1, 1, 0.0, good, {})) == say.Act(step=3)
+    for bad in ({}, {"step": "3"}, {"step": 3.0}, {"step": True}, {"step": -1}, {"step": 3, "more": 1}):
+        assert say.read(say.Act, Message("act", 0, 1, 1, 0.0, bad, {})) is None
+
+
+def test_an_agent_says_where_it_can_be_reached() -> None:
+    assert reachable("tcp://127.0.0.1:5701", "tcp://127.0.0.1:5700") == "tcp://127.0.0.1:5701"
+    assert reachable("tcp://0.0.0.0:5701", "tcp://127.0.0.1:5700") == "tcp://127.0.0.1:5701"
+    assert reachable("tcp://192.168.7.9:5701", "tcp://10.0.0.1:5700") == "tcp://192.168.7.9:5701"

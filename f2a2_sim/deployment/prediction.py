@@ -82,7 +82,7 @@ class Prediction:
             return "Neither rounds nor bytes can be compared: one of the runs has none."
         told = ", ".join(f"{line.what} {line.cells[3]}" for line in goals)
         good = all(abs(line.error or 0.0) <= _GOAL for line in goals)
-        return f"{'Within' if good else 'Not within'} 15 %: {told}."
+        return f"{'Within' if good else 'Not all within'} 15 %: {told}."
 
 
 def compare_runs(run_sim: Path, run_real: Path) -> Prediction:

@@ -65,14 +65,7 @@ class Inbox:
 
     def receive(self) -> Message | None:
         """The next message that may come in; None if there is none now."""
-        for _ in range(_REFUSED_PER_CALL):
-            frames = _frames(self.socket)
-            if frames is None:
-                return None
-            message = self._entry.admit(frames)
-            if message is not None:
-                return message
-        return None
+        return self._entry.next_of(self.socket)
 
     def close(self) -> None:
         self.socket.close(linger=0)
@@ -211,14 +204,7 @@ class Line:
 
     def receive(self) -> Message | None:
         """The next message of the world that may come in; None if there is none now."""
-        for _ in range(_REFUSED_PER_CALL):
-            frames = _frames(self.socket)
-            if frames is None:
-                return None
-            message = self._entry.admit(frames)
-            if message is not None:
-                return message
-        return None
+        return self._entry.next_of(self.socket)
 
     def close(self, linger_s: float = 0.0) -> None:
         """Close; what was sent may take ``linger_s`` seconds to leave."""
@@ -235,6 +221,17 @@ class _Entry:
         self._last: dict[int, tuple[int, int]] = {}
         self._ended: dict[int, OrderedDict[int, None]] = {}
         self.counts: Counter[str] = Counter()
+
+    def next_of(self, socket: zmq.Socket[bytes]) -> Message | None:
+        """The next message there that may come in; None if there is none now."""
+        for _ in range(_REFUSED_PER_CALL):
+            frames = _frames(socket)
+            if frames is None:
+                return None
+            message = self.admit(frames)
+            if message is not None:
+                return message
+        return None
 
     def admit(self, frames: Sequence[zmq.Frame]) -> Message | None:
         """The message in these frames, or None if it was refused."""

@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from f2a2_sim.compute import prepare_torch
 from f2a2_sim.deployment.agent import AgentNode, AgentOptions
 from f2a2_sim.deployment.world import WorldOptions, WorldServer
 from f2a2_sim.errors import RunError, UsageError
@@ -60,15 +59,13 @@ def host_world(
     keys: Keys,
     out: Path | None = None,
     progress: bool = True,
-    on_bound: Callable[[str], None] = lambda endpoint: None,
-    look: Callable[[], None] = lambda: None,
 ) -> tuple[RunFolder, Summary]:
     """Host a scenario's world until its run is over; the folder and the summary of the run."""
     check_deployable(scenario)
     folder = RunFolder.create(scenario.name, out)
     with folder.lock():
         folder.write_scenario(dump_scenario(scenario))
-        return folder, _serve(scenario, folder, bind, keys, progress, on_bound, look, resuming=False)
+        return folder, _serve(scenario, folder, WorldOptions(bind), keys, progress, resuming=False)
 
 
 def host_world_again(
@@ -78,19 +75,15 @@ def host_world_again(
     folder = RunFolder.open(run_dir)
     scenario = load_scenario(folder.scenario_file)
     with folder.lock():
-        return folder, _serve(
-            scenario, folder, bind, keys, progress, lambda endpoint: None, lambda: None, resuming=True
-        )
+        return folder, _serve(scenario, folder, WorldOptions(bind), keys, progress, resuming=True)
 
 
 def _serve(
     scenario: Scenario,
     folder: RunFolder,
-    bind: str,
+    options: WorldOptions,
     keys: Keys,
     progress: bool,
-    on_bound: Callable[[str], None],
-    look: Callable[[], None],
     resuming: bool,
 ) -> Summary:
     display = make_progress(scenario, folder, enabled=progress)
@@ -101,7 +94,6 @@ def _serve(
             display.on_event("measuring the random policy")
             baseline = measure_random_policy(scenario)
             display.baseline(baseline)
-        options = WorldOptions(bind, on_bound, look)
         server = WorldServer(scenario, folder, security, options, display, baseline, interrupted)
         return server.serve(resuming)
 
@@ -111,8 +103,7 @@ def take_part(numbers: Sequence[int], options: AgentOptions, keys: Keys) -> dict
 
     Raises what the first of them that failed has raised.
     """
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
+    prepare_torch("cpu", threads=1)
     ends: dict[int, str] = {}
     failures: list[Exception] = []
     with interruption(give_up_at_second=True) as interrupted:
@@ -190,7 +181,8 @@ def _see_through(
 ) -> Summary:
     """Host the world and its crew to the end."""
     try:
-        return _serve(scenario, folder, "tcp://127.0.0.1:*", keys, progress, crew.start, crew.look, resuming)
+        options = WorldOptions("tcp://127.0.0.1:*", crew.start, crew.look)
+        return _serve(scenario, folder, options, keys, progress, resuming)
     finally:
         crew.end()
 

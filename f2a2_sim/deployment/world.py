@@ -28,7 +28,7 @@ from f2a2_sim.learners.base import joint_information
 from f2a2_sim.randomness import Streams
 from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.results.progress import Progress
-from f2a2_sim.results.recorder import Recorder
+from f2a2_sim.results.recorder import Recorder, RowStore
 from f2a2_sim.results.report import write_report
 from f2a2_sim.results.summary import Baseline, Summary, build_summary
 from f2a2_sim.results.tables import DEVICES, LINKS
@@ -280,6 +280,7 @@ class WorldServer:
         self._due_s = on_time_s if on_time_s > now_s else now_s + period_s
         self._reports_due = set(range(self._n)) if report else set()
         observations = [np.ascontiguousarray(seen) for seen in step.observations]
+        last = step.done and self._why_it_ends() is not None
         for agent in range(self._n):
             told = say.Observe(
                 step=self._env_steps,
@@ -289,7 +290,7 @@ class WorldServer:
                 alive=bool(step.alive[agent]),
                 terminated=bool(step.terminated[agent]),
                 acted=bool(self.acted[agent]),
-                last=step.done and self._why_it_ends() is not None,
+                last=last,
                 report=report,
             )
             seen = range(self._n) if self._joint else [agent]
@@ -487,7 +488,7 @@ class WorldServer:
             **roll.take_statistics(),
             "dual_norm": float(roll.of_each("dual_norm").mean()),
             "disagreement": roll.disagreement(),
-            **{name: value for name, value in counts.as_dict().items()},
+            **counts.as_dict(),
             "missed_deadlines": int(self.missed.sum()),
             "utilisation": float(np.mean((busy["act"] + busy["learn"] + busy["mix"]) / on_s)),
             "energy_j": math.nan,
@@ -537,29 +538,27 @@ class WorldServer:
         def at(agent: int, name: str, peer: int) -> float:
             return float(ends[agent][name][peer]) if agent in ends else 0.0
 
-        columns: dict[str, list[float]] = {name: [] for name in LINKS.names}
+        rows = RowStore(LINKS)
         for s, r in pairs:
             delivered = at(r, "delivered", s)
             sent, expired, dropped = at(s, "sent", r), at(r, "expired", s), at(s, "queue_dropped", r)
             copied = at(s, "duplicated", r)
-            row = {
-                "sender": s,
-                "receiver": r,
-                "sent": sent,
-                "duplicated": copied,
-                "delivered": delivered,
-                "lost": max(sent + copied - delivered - expired - dropped, 0.0),
-                "queue_dropped": dropped,
-                "absent_dropped": 0,
-                "expired": expired,
-                "latency_mean_s": at(r, "delay_s", s) / delivered if delivered else math.nan,
-                "currently_connected": 1,
-            }
-            for name, value in row.items():
-                columns[name].append(float(value))
-        kinds = {c.name: c.kind for c in LINKS.columns}
-        types: dict[str, Any] = {"int": np.int64, "float": np.float64, "bool": np.bool_}
-        return {name: np.array(values).astype(types[kinds[name]]) for name, values in columns.items()}
+            rows.append(
+                {
+                    "sender": s,
+                    "receiver": r,
+                    "sent": sent,
+                    "duplicated": copied,
+                    "delivered": delivered,
+                    "lost": max(sent + copied - delivered - expired - dropped, 0.0),
+                    "queue_dropped": dropped,
+                    "absent_dropped": 0,
+                    "expired": expired,
+                    "latency_mean_s": at(r, "delay_s", s) / delivered if delivered else math.nan,
+                    "currently_connected": 1,
+                }
+            )
+        return rows.columns()
 
     def _finish(self) -> Summary:
         """Tell everybody, take their last words, and write the run's results."""

@@ -5,7 +5,8 @@
 RUN is a folder of `f2a2-sim run` or of `f2a2-sim baseline`; several after one label are its seeds. A CSV file
 of this program instead of runs: what it has under that label. An episode is one of a single rollout. A curve
 is the mean return per agent over the last ``window`` episodes, its band a 95 % interval of the mean over
-seeds (Student's t), where there are several.
+seeds (Student's t), where there are several, as far as all of them go; thin lines are the single seeds to
+their ends.
 """
 
 from __future__ import annotations
@@ -100,9 +101,12 @@ def main() -> None:
         table.add_column(column, justify="right" if column else "left")
     figure, axis = plt.subplots(figsize=(8, 4.2), layout="constrained")
     for label, seeds in curves.items():
-        episodes, mean, half = together([smoothed(curve, arguments.window) for _, curve in seeds])
+        single = [smoothed(curve, arguments.window) for _, curve in seeds]
+        episodes, mean, half = together(single)
         line = axis.plot(episodes, mean, label=f"{label} ({len(seeds)} seed{'s' * (len(seeds) > 1)})")[0]
         axis.fill_between(episodes, mean - half, mean + half, color=line.get_color(), alpha=0.2, linewidth=0)
+        for curve in single if len(single) > 1 else ():
+            axis.plot(*curve, color=line.get_color(), alpha=0.35, linewidth=0.6)
         interval = f"{half[-1]:.1f}" if len(seeds) > 1 else "-"
         table.add_row(label, str(len(seeds)), f"{episodes[-1]:.0f}", f"{mean[-1]:.1f}", interval)
     if arguments.random is not None:

@@ -7,7 +7,6 @@ holds and the order of an update.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from devices.compute import Work
-from f2a2_sim.errors import CheckpointError, UsageError
+from f2a2_sim.errors import UsageError
 from f2a2_sim.learners.base import Batch, BoolArray, FleetSetup, FloatArray, IntArray
 from f2a2_sim.learners.config import LearnerConfig
+from f2a2_sim.learners.fleet import StackedFleet, Stateful
 from f2a2_sim.learners.isac_objective import (
     Policy,
     Replayed,
@@ -29,18 +29,15 @@ from f2a2_sim.learners.isac_objective import (
 )
 from f2a2_sim.learners.pool import BlockPool
 from f2a2_sim.learners.replay import FleetReplay
-from f2a2_sim.learners.shared import SharedVariable
 from f2a2_sim.learners.stacked import (
     AdamRows,
     MlpShape,
-    StackedAdam,
     StackedMlp,
     blocks_of,
     carve,
     clip_rows,
     evaluate,
     padded,
-    zeros,
 )
 from f2a2_sim.learners.work import count_flops, count_launches
 
@@ -97,7 +94,7 @@ class _Block:
         self.critic_adam = fleet.adam.rows(run, critics)
 
 
-class IsacFleet:
+class IsacFleet(StackedFleet):
     """``len(setup.seeds)`` ISAC agents of one shape (see `f2a2_sim.learners.base.Learner` for the interface).
 
     A row of ``parameters`` is [actor | critic 1 and 2].  An update goes through the fleet in blocks
@@ -106,24 +103,18 @@ class IsacFleet:
     """
 
     def __init__(self, config: LearnerConfig, setup: FleetSetup) -> None:
-        self.config = config
         self.setup = setup
-        self.n_agents = len(setup.seeds)
         self.actor = MlpShape(
             setup.observation_size, config.hidden_size, config.hidden_layers, setup.n_actions
         )
         self.critics = MlpShape(
             setup.observation_size, config.hidden_size, config.hidden_layers, setup.n_actions, branches=2
         )
-        k = self.n_agents
         self.actor_columns = slice(0, self.actor.size)
         self.critic_columns = slice(self.actor.size, self.actor.size + self.critics.size)
-        like = torch.empty(0, dtype=setup.dtype, device=setup.device)
-        self.parameters = zeros((k, self.critic_columns.stop), setup.dtype, setup.device)
-        self.targets = zeros((k, self.critics.size), setup.dtype, setup.device)
-        self.adam = StackedAdam(self.parameters, config.learning_rate)
-        self._shared = SharedVariable(self.parameters, self.shared_columns(), setup, config.block_agents)
-        self.td_scale = like.new_zeros(k, dtype=torch.float64)
+        super().__init__(config, setup, self.critic_columns.stop)
+        k = self.n_agents
+        self.td_scale = torch.zeros(k, dtype=torch.float64, device=setup.device)
         self.replay = FleetReplay(
             k,
             _capacity(config, setup.army_size),
@@ -135,7 +126,6 @@ class IsacFleet:
         self._pool = BlockPool()
         self._workspaces: dict[tuple[int, int], _Workspace] = {}  # by worker and size of block
         self._blocks: dict[tuple[int, int], _Block] = {}  # by first and last row
-        self._counted: tuple[Work, Work] | None = None
         self.reset(np.arange(k), setup.seeds)
 
     # ------------------------------------------------------------------ acting and remembering
@@ -303,9 +293,7 @@ class IsacFleet:
         ]
         return torch.stack(of_transitions).mean(dim=(2, 3), dtype=torch.float64)
 
-    # ------------------------------------------------------------------ consensus
-
-    def shared_columns(self) -> slice:
+    def consensus_columns(self) -> slice:
         """Columns of the consensus variable (paper, Section 6.3: actor and critic)."""
         if self.setup.shared == "actor":
             return self.actor_columns
@@ -313,43 +301,10 @@ class IsacFleet:
             return self.critic_columns
         return slice(0, self.critic_columns.stop)
 
-    @property
-    def dual(self) -> Tensor:
-        """lambda of every agent ``[n_agents, S]``; no rows where the scheme has none."""
-        return self._shared.dual
-
-    def shared_parameters(self) -> Tensor:
-        """w~ of every agent, a view ``[n_agents, S]``."""
-        return self._shared.own()
-
-    def take_consensus(self, rows: IntArray, view: Tensor) -> None:
-        """See `Learner.take_consensus`."""
-        self._shared.take(rows, view)
-
-    def adopt(self, rows: IntArray, values: Tensor) -> None:
-        """See `Learner.adopt`."""
-        self._shared.adopt(rows, values)
-
-    def dual_norm(self, rows: IntArray) -> FloatArray:
-        """See `Learner.dual_norm`."""
-        return self._shared.dual_norm(rows)
-
     # ------------------------------------------------------------------ costs
 
-    def act_work(self) -> Work:
-        """Cost of one action, counted on this code."""
-        return self._costs()[0]
-
-    def update_work(self) -> Work:
-        """Cost of one update, counted on this code; bytes = each parameter array streamed once per use."""
-        return self._costs()[1]
-
-    def _costs(self) -> tuple[Work, Work]:
-        if self._counted is None:
-            self._counted = self._count()
-        return self._counted
-
-    def _count(self) -> tuple[Work, Work]:
+    def count_work(self) -> tuple[Work, Work]:
+        """Bytes of an update: each parameter array streamed once per use."""
         config, setup = self.config, self.setup
         probe_config = config.model_copy(
             update={"replay_transitions": 2 * config.batch_size, "warmup_transitions": 0}
@@ -391,12 +346,11 @@ class IsacFleet:
     def memory_bytes(self) -> dict[str, int]:
         """One agent's memory by kind."""
         item = self.parameters.element_size()
-        k = self.n_agents
         return {
             "parameters": item * (self.parameters.shape[1] + self.targets.shape[1]),
             "optimiser": item * 2 * self.parameters.shape[1],
             "consensus": self._shared.nbytes(),
-            "replay": self.replay.nbytes() // k,
+            "replay": self.replay.nbytes() // self.n_agents,
             "activations": item * self._activations(),
         }
 
@@ -418,43 +372,15 @@ class IsacFleet:
                 weights = np.concatenate([self.actor.initial(generator), self.critics.initial(generator)])
                 drawn[seed] = torch.from_numpy(weights).to(self.parameters)
             self.start_from(np.array([row]), drawn[seed])
-        at = torch.from_numpy(rows).to(self.parameters.device)
-        for array in (self.adam.first_moment, self.adam.second_moment, self.adam.steps, self.td_scale):
-            array[at] = 0
+        self.forget(rows)
+
+    def forget(self, rows: IntArray) -> None:
+        super().forget(rows)
+        self.td_scale[torch.from_numpy(rows).to(self.td_scale.device)] = 0
         self.replay.clear(rows)
 
-    def start_from(self, rows: IntArray, parameters: Tensor) -> None:
-        """See `Learner.start_from`."""
-        at = torch.from_numpy(rows).to(self.parameters.device)
-        self.parameters[at] = parameters.to(self.parameters)
-        self.targets[at] = self.parameters[at, self.critic_columns]
-        self._shared.restart(at)
+    def tensors(self) -> dict[str, Tensor]:
+        return {**super().tensors(), "td_scale": self.td_scale}
 
-    def state(self) -> dict[str, Any]:
-        """Views of all that changes; write them out before the fleet goes on."""
-        return {
-            "parameters": self.parameters,
-            "targets": self.targets,
-            "first_moment": self.adam.first_moment,
-            "second_moment": self.adam.second_moment,
-            "steps": self.adam.steps,
-            **self._shared.state(),
-            "td_scale": self.td_scale,
-            "replay": self.replay.state(),
-        }
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Continue bit for bit from a `state` of a fleet with the same configuration and setup."""
-        mine = self.state()
-        for name, tensor in mine.items():
-            if name == "replay":
-                continue
-            saved = torch.as_tensor(state[name])
-            if saved.shape != tensor.shape:
-                raise CheckpointError(
-                    f"learner state {name}: shape {list(saved.shape)}, but this scenario's fleet has "
-                    f"{list(tensor.shape)}; resume with the scenario that the checkpoint was written under"
-                )
-            tensor.copy_(saved)
-        self.replay.load_state(state["replay"])
-
+    def parts(self) -> dict[str, Stateful | None]:
+        return {"replay": self.replay}

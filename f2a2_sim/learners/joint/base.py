@@ -12,7 +12,7 @@ A learner is a subclass that names its critic's size and does one update of a bl
 from __future__ import annotations
 
 import dataclasses
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from typing import Any, ClassVar, TypeVar
@@ -23,19 +23,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from devices.compute import Work
-from f2a2_sim.errors import CheckpointError, UsageError
+from f2a2_sim.errors import UsageError
 from f2a2_sim.learners.base import Batch, BoolArray, FleetSetup, FloatArray, IntArray
 from f2a2_sim.learners.config import LearnerConfig
 from f2a2_sim.learners.few import softmax
+from f2a2_sim.learners.fleet import StackedFleet, Stateful
 from f2a2_sim.learners.joint.actors import Actors, FrozenActors
 from f2a2_sim.learners.joint.modelling import Modelling
 from f2a2_sim.learners.joint.replay import JointFleetReplay, JointTransitions
 from f2a2_sim.learners.pool import BlockPool, one_thread
-from f2a2_sim.learners.shared import SharedVariable
 from f2a2_sim.learners.stacked import (
     MlpArrays,
     MlpShape,
-    StackedAdam,
     StackedMlp,
     blocks_of,
     clip_rows,
@@ -78,7 +77,7 @@ class Drawn:
         return mine.movedim(-1, 0)
 
 
-class JointFleet(ABC):
+class JointFleet(StackedFleet):
     """All agents of a world with one learner (see `f2a2_sim.learners.base.Learner` for the interface)."""
 
     joint_information: ClassVar[bool] = True
@@ -93,19 +92,16 @@ class JointFleet(ABC):
                 f"learner.name = {config.name}: needs all {len(sizes)} agents of the world in one fleet, "
                 f"got {len(setup.seeds)}"
             )
-        self.n_agents = n = len(sizes)
         self.actor_shape = MlpShape(max(sizes), config.hidden_size, config.hidden_layers, setup.n_actions)
         self.critic_columns = slice(0, self.critic_size())
         self.actor_columns = slice(self.critic_columns.stop, self.critic_columns.stop + self.actor_shape.size)
         moments = slice(self.actor_columns.stop, self.actor_columns.stop + 2 * max(sizes))
-        self.parameters = zeros((n, moments.stop), setup.dtype, setup.device)
-        self.targets = zeros((n, self.critic_columns.stop), setup.dtype, setup.device)
+        super().__init__(config, setup, moments.stop)
+        n = self.n_agents
         self.gradient = zeros((n, self.actor_columns.stop), setup.dtype, setup.device)
-        self.adam = StackedAdam(self.parameters, config.learning_rate)
         self.actors = Actors(
             self.actor_shape, sizes, self.parameters[:, self.actor_columns], self.parameters[:, moments]
         )
-        self._shared = SharedVariable(self.parameters, self._shared_columns(), setup, config.block_agents)
         self.replay = JointFleetReplay(
             n,
             max(sizes),
@@ -126,7 +122,6 @@ class JointFleet(ABC):
         self._pool = BlockPool()
         self._passes: dict[tuple[int, int, int], StackedMlp] = {}
         self._kept: dict[tuple[str, int, int], Any] = {}
-        self._counted: tuple[Work, Work] | None = None
         self.reset(np.arange(n), setup.seeds)
 
     # ------------------------------------------------------------------ what a learner says
@@ -378,7 +373,8 @@ class JointFleet(ABC):
 
     # ------------------------------------------------------------------ consensus
 
-    def _shared_columns(self) -> slice:
+    def consensus_columns(self) -> slice:
+        """The critic, or its attention block."""
         shared = self.setup.shared
         if shared == "actor":
             raise UsageError(
@@ -392,42 +388,10 @@ class JointFleet(ABC):
             f"consensus.shared = attention: the critic of {self.config.name} has no attention; use critic"
         )
 
-    def shared_columns(self) -> slice:
-        """Columns of the consensus variable."""
-        return self._shared.columns
-
-    def shared_parameters(self) -> Tensor:
-        """w~ of every agent, a view ``[n_agents, S]``."""
-        return self._shared.own()
-
-    def take_consensus(self, rows: IntArray, view: Tensor) -> None:
-        """See `Learner.take_consensus`."""
-        self._shared.take(rows, view)
-
-    def adopt(self, rows: IntArray, values: Tensor) -> None:
-        """See `Learner.adopt`."""
-        self._shared.adopt(rows, values)
-
-    def dual_norm(self, rows: IntArray) -> FloatArray:
-        """See `Learner.dual_norm`."""
-        return self._shared.dual_norm(rows)
-
     # ------------------------------------------------------------------ costs
 
-    def act_work(self) -> Work:
-        """Cost of one action of every rollout, counted on this code."""
-        return self._costs()[0]
-
-    def update_work(self) -> Work:
-        """Cost of one update, counted on this code; every operation reads and writes whole."""
-        return self._costs()[1]
-
-    def _costs(self) -> tuple[Work, Work]:
-        if self._counted is None:
-            self._counted = self._count()
-        return self._counted
-
-    def _count(self) -> tuple[Work, Work]:
+    def count_work(self) -> tuple[Work, Work]:
+        """Of one action of every rollout and of one update; every operation reads and writes whole."""
         n, rollouts = self.n_agents, self.setup.rollouts
         config = self.config.model_copy(
             update={
@@ -497,48 +461,13 @@ class JointFleet(ABC):
             size = self.actor_shape.inputs
             weights = np.concatenate([critic, actor, np.zeros(size), np.ones(size)])
             self.start_from(np.array([row]), torch.from_numpy(weights).to(self.parameters))
-        at = torch.from_numpy(rows).to(self.parameters.device)
-        for array in (self.adam.first_moment, self.adam.second_moment, self.adam.steps):
-            array[at] = 0
+        self.forget(rows)
         self.replay.clear(rows)
         if self.moa is not None and len(rows) < self.n_agents:  # at first its own constructor has done so
             self.moa.reset(rows, seeds)
 
-    def start_from(self, rows: IntArray, parameters: Tensor) -> None:
-        """See `Learner.start_from`."""
-        at = torch.from_numpy(rows).to(self.parameters.device)
-        self.parameters[at] = parameters.to(self.parameters)
-        self.targets[at] = self.parameters[at, self.critic_columns]
-        self._shared.restart(at)
-
-    def state(self) -> dict[str, Any]:
-        """Views of all that changes; write them out before the fleet goes on."""
-        return {
-            "parameters": self.parameters,
-            "targets": self.targets,
-            "first_moment": self.adam.first_moment,
-            "second_moment": self.adam.second_moment,
-            "steps": self.adam.steps,
-            **self._shared.state(),
-            "replay": self.replay.state(),
-            "moa": None if self.moa is None else self.moa.state(),
-        }
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Continue bit for bit from a `state` of a fleet with the same configuration and setup."""
-        for name, tensor in self.state().items():
-            if name in ("replay", "moa"):
-                continue
-            saved = torch.as_tensor(state[name])
-            if saved.shape != tensor.shape:
-                raise CheckpointError(
-                    f"learner state {name}: shape {list(saved.shape)}, but this scenario's fleet has "
-                    f"{list(tensor.shape)}; resume with the scenario that the checkpoint was written under"
-                )
-            tensor.copy_(saved)
-        self.replay.load_state(state["replay"])
-        if self.moa is not None:
-            self.moa.load_state(state["moa"])
+    def parts(self) -> dict[str, Stateful | None]:
+        return {"replay": self.replay, "moa": self.moa}
 
 
 def choose(logits: Tensor, uniforms: Tensor) -> Tensor:

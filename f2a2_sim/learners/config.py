@@ -141,11 +141,11 @@ class LearnerConfig(BaseModel):
         description="Standardise rewards by mean and deviation of all that the agent's replay holds, as MAAC "
         "does (learners with joint critics; true by default for them).",
     )
-    heads: int = Field(4, ge=1, description="Heads of the attention critic (f2a2_sac, f2a2_coma).")
+    heads: int = Field(4, ge=1, description="Heads of the attention critic.")
     attention_decay: float = Field(
         1e-3,
         ge=0,
-        description="Weight of the squared attention logits in the critic's loss (f2a2_sac, f2a2_coma).",
+        description="Weight of the squared attention logits in the loss of an attention critic.",
     )
     gumbel_temperature: float = Field(
         1.0,
@@ -179,8 +179,8 @@ class LearnerConfig(BaseModel):
     )
     critic: Literal["perceptron", "attention"] = Field(
         "perceptron",
-        description="The critic of f2a2_coma: perceptron = one on all that is seen and done, attention = "
-        "MAAC's, as f2a2_sac has it.",
+        description="The critics of f2a2_coma, f2a2_ddpg and f2a2_td3: perceptron = one on all that is seen "
+        "and done, attention = MAAC's, which f2a2_sac always has.",
     )
     advantage: Literal["critic", "return"] = Field(
         "critic",

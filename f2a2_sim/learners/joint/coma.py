@@ -23,6 +23,7 @@ from f2a2_sim.learners.base import FleetSetup
 from f2a2_sim.learners.config import LearnerConfig
 from f2a2_sim.learners.few import log_softmax, softmax
 from f2a2_sim.learners.isac_objective import Policy, importance_weights
+from f2a2_sim.learners.joint.attention_twins import AttentionTwins
 from f2a2_sim.learners.joint.base import Drawn, JointFleet
 from f2a2_sim.learners.joint.coma_objective import OnPolicy, actor_gradient, critic_gradient, td_lambda
 from f2a2_sim.learners.joint.ddpg_objective import add_entropy_bonus
@@ -124,9 +125,7 @@ class ComaFleet(JointFleet):
         batch, shape = self.transitions_per_update, self.critic_shape
         observed = 2 * self.n_agents * batch * (self.actor_shape.inputs + 1)
         if isinstance(shape, AttentionShape):
-            n, width = self.n_agents, shape.hidden
-            inputs = n * (self.actor_shape.inputs + self.setup.n_actions + 1)
-            passes = batch * (inputs + (5 * n + 6) * width + 3 * shape.heads * n)
+            passes = AttentionTwins(shape, 1).activations(batch)
         else:
             passes = JointMlpCritic(self.layout, shape).activations(batch, 1)
         return observed + 2 * passes + 4 * batch * self.config.hidden_size

@@ -2,7 +2,7 @@
 
 Source: Li et al., "F2A2", JMLR 24 (2023), Proposition 4, with discrete actions as in MADDPG (Lowe et al.,
 NeurIPS 2017). There is no target policy: a~' is drawn from the present policies. The gradients are those of
-`f2a2_sim.learners.joint.ddpg_objective`.
+`f2a2_sim.learners.joint.ddpg_objective`. The critics are perceptrons, or MAAC's (``critic: attention``).
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from f2a2_sim.errors import UsageError
+from f2a2_sim.learners.attention_shape import AttentionShape
 from f2a2_sim.learners.base import FleetSetup
 from f2a2_sim.learners.config import LearnerConfig
 from f2a2_sim.learners.few import log_softmax
 from f2a2_sim.learners.isac_objective import Policy, importance_weights
+from f2a2_sim.learners.joint.attention_twins import AttentionTwins
 from f2a2_sim.learners.joint.base import Drawn, JointFleet
 from f2a2_sim.learners.joint.ddpg_objective import (
     OwnSample,
@@ -30,6 +32,7 @@ from f2a2_sim.learners.joint.ddpg_objective import (
     critic_gradient,
 )
 from f2a2_sim.learners.joint.mlp_critic import JointInputLayout, JointMlpCritic
+from f2a2_sim.learners.joint.taken_values import AttentionTaken, PerceptronTaken, TakenValues
 from f2a2_sim.learners.stacked import MlpShape
 
 
@@ -43,7 +46,7 @@ class DdpgFleet(JointFleet):
             raise UsageError(
                 f"learner.normalise_td = true: {config.name} has td_clip for this; set it to false"
             )
-        self._critics: dict[int, JointMlpCritic] = {}  # by worker
+        self._critics: dict[int, TakenValues] = {}  # by worker
         super().__init__(config, setup)
 
     @cached_property
@@ -52,16 +55,35 @@ class DdpgFleet(JointFleet):
         return JointInputLayout(self.seen_sizes, self.setup.n_actions)
 
     @cached_property
-    def critic_shape(self) -> MlpShape:
+    def critic_shape(self) -> MlpShape | AttentionTwins:
         """Of one agent's critics."""
-        hidden, layers = self.config.hidden_size, self.config.hidden_layers
+        config = self.config
+        if config.critic == "attention":
+            shape = AttentionShape(self.seen_sizes, self.setup.n_actions, config.hidden_size, config.heads)
+            return AttentionTwins(shape, self.twins)
+        hidden, layers = config.hidden_size, config.hidden_layers
         return MlpShape(self.layout.width, hidden, layers, outputs=1, branches=self.twins)
 
     def critic_size(self) -> int:
         return self.critic_shape.size
 
+    def attention_columns(self) -> slice:
+        shape = self.critic_shape
+        return shape.attention_columns if isinstance(shape, AttentionTwins) else super().attention_columns()
+
     def initial_critic(self, generator: np.random.Generator) -> NDArray[np.float64]:
         return self.critic_shape.initial(generator)
+
+    def _critic(self, worker: int) -> TakenValues:
+        """One per thread: its buffers are overwritten by every pass."""
+        if worker not in self._critics:
+            shape = self.critic_shape
+            self._critics[worker] = (
+                AttentionTaken(shape, self.config.attention_decay)
+                if isinstance(shape, AttentionTwins)
+                else PerceptronTaken(self.layout, shape)
+            )
+        return self._critics[worker]
 
     @property
     def resampled_draws(self) -> int:
@@ -70,15 +92,12 @@ class DdpgFleet(JointFleet):
     def update_block(self, worker: int, drawn: Drawn) -> Tensor:
         config, read, run, own = self.config, drawn.transitions, drawn.run, drawn.own
         batch = drawn.rewards.shape[1]
-        critic = self._critics.setdefault(worker, JointMlpCritic(self.layout, self.critic_shape))
-        shape, columns = self.critic_shape, self.critic_columns
-        parameters = self.mlp_arrays("critic", shape, self.parameters, run, columns)
+        critic = self._critic(worker)
+        parameters = self.parameters[run, self.critic_columns]
 
         # The target y, from a~' and the target critics at o'.
-        targets = self.mlp_arrays("target", shape, self.targets, run, columns)
-        seen = self.seen(read.next_observations, read.next_fresh)
-        at_next = critic.inputs(own, seen, [drawn.next_others])
-        q_next = critic.forward(targets, at_next).squeeze(-1)
+        critic.look(run, self.seen(read.next_observations, read.next_fresh), [drawn.next_others])
+        q_next = critic.forward(self.targets[run])
         y = bootstrap_target(config, drawn.rewards, read.ended, q_next)
 
         # The own policy at o, its sample a~(psi), and what both steps need of it.
@@ -94,32 +113,32 @@ class DdpgFleet(JointFleet):
 
         # Critic step (5.4a) on (o, a) and, if joint, on (o, a~); then the target critics follow.
         resampled = drawn.others.index_put((torch.arange(len(own), device=own.device), own), sample.chosen)
-        both = critic.inputs(own, self.seen(read.observations, read.fresh), [read.actions, resampled])
-        learned = both if config.joint else both.variant(0)
-        q = critic.forward(parameters, learned).squeeze(-1)
+        critic.look(run, self.seen(read.observations, read.fresh), [read.actions, resampled])
+        q = critic.forward(parameters, None if config.joint else 0)
         taken = q[..., :batch].clone()
         gradient = critic_gradient(config, known, taken, q[..., batch:] if config.joint else None)
-        out = self.mlp_arrays("critic gradient", shape, self.gradient, run, columns)
-        critic.backward(parameters, learned, gradient.unsqueeze(-1), out)
+        critic.backward(parameters, gradient, self.gradient[run, self.critic_columns])
         self.adam.steps[run] += 1
         self.step(run, self.critic_columns)
         self.follow_targets(run)
 
         # Actor step (5.4b), with the new critics.
         if bool((self.actor_counts(run) > 0).any()):
-            at_sample = both.variant(1)
-            q_new = critic.forward(parameters, at_sample).squeeze(-1)
-            gradient = actor_gradient(config, known, q_new).unsqueeze(-1)
-            action_gradient = critic.own_action_gradient(parameters, at_sample, own, gradient)
+            q_new = critic.forward(parameters, 1)
+            action_gradient = critic.own_action_gradient(parameters, actor_gradient(config, known, q_new))
             logit_gradient = sample.logit_gradient(action_gradient)
             add_entropy_bonus(config, policy, logit_gradient)
             self.step_actor(drawn, network, actor_inputs, logit_gradient)
         return _statistics(policy, known, taken)
 
     def activations(self) -> int:
-        batch, critic = self.config.batch_size, JointMlpCritic(self.layout, self.critic_shape)
+        batch, shape = self.config.batch_size, self.critic_shape
         observed = 2 * self.n_agents * batch * (self.actor_shape.inputs + 1)
-        passes = critic.activations(batch, 2) + critic.activations(batch, 1)
+        if isinstance(shape, AttentionTwins):
+            passes = 3 * shape.activations(batch)
+        else:
+            critic = JointMlpCritic(self.layout, shape)
+            passes = critic.activations(batch, 2) + critic.activations(batch, 1)
         return observed + passes + 4 * batch * self.config.hidden_size
 
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from f2a2_sim.learners.attention_shape import AttentionShape
+from f2a2_sim.learners.joint.attention_twins import entered, observed_by_group
 from f2a2_sim.learners.joint.mlp_critic import JointInputLayout, JointInputs, JointMlpCritic
 from f2a2_sim.learners.joint.own_attention import Answered, OwnAttentionCritic
 from f2a2_sim.learners.stacked import MlpArrays, MlpShape
-from f2a2_sim.learners.standardise import standardise
 
 
 class OwnValues(ABC):
@@ -78,11 +78,8 @@ class AttentionValues(OwnValues):
 
     def look(self, run: slice, seen: Tensor, actions: Tensor) -> None:
         shape = self._critic.shape
-        observed = standardise(seen).values
-        by_group = [observed[:, group.agents, :, : group.observation_size] for group in shape.groups]
-        one_hot = torch.nn.functional.one_hot(actions, shape.n_actions).to(observed.dtype)
         self._own = run.start
-        self._inputs = self._critic.inputs(by_group, standardise(one_hot).values)
+        self._inputs = self._critic.inputs(observed_by_group(shape, seen), entered(shape, actions, seen))
 
     def forward(self, rows: Tensor) -> Tensor:
         self._done = self._critic.forward(self._critic.shape.arrays(rows), self._inputs, self._own)

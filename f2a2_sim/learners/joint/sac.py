@@ -21,16 +21,16 @@ from f2a2_sim.learners.base import FleetSetup
 from f2a2_sim.learners.config import LearnerConfig
 from f2a2_sim.learners.few import log_softmax
 from f2a2_sim.learners.isac_objective import Policy, bootstrap_target, importance_weights
+from f2a2_sim.learners.joint.attention_twins import AttentionTwins, entered, observed_by_group
 from f2a2_sim.learners.joint.base import Drawn, JointFleet
 from f2a2_sim.learners.joint.own_attention import OwnAttentionCritic
 from f2a2_sim.learners.joint.sac_objective import OwnSide, actor_gradient, critic_gradient
-from f2a2_sim.learners.standardise import standardise
 
 _TWINS = (0, 1)
 
 
 class SacFleet(JointFleet):
-    """All agents of a world; the critics of a row are [attention 1, attention 2 | the rest of 1, of 2]."""
+    """All agents of a world; where the critics lie in a row says `AttentionTwins`."""
 
     def __init__(self, config: LearnerConfig, setup: FleetSetup) -> None:
         if config.normalise_td:
@@ -44,21 +44,19 @@ class SacFleet(JointFleet):
         config = self.config
         return AttentionShape(self.seen_sizes, self.setup.n_actions, config.hidden_size, config.heads)
 
+    @cached_property
+    def twins(self) -> AttentionTwins:
+        """Both critics of an agent."""
+        return AttentionTwins(self.shape, len(_TWINS))
+
     def critic_size(self) -> int:
-        return 2 * self.shape.size
+        return self.twins.size
 
     def attention_columns(self) -> slice:
-        return slice(0, 2 * self.shape.attention_columns.stop)
+        return self.twins.attention_columns
 
     def initial_critic(self, generator: np.random.Generator) -> NDArray[np.float64]:
-        row = np.empty(self.critic_size())
-        for twin in _TWINS:
-            drawn = self.shape.initial(generator)
-            cut = self.shape.attention_columns.stop
-            first, rest = self._twin(twin)
-            row[first : first + cut] = drawn[:cut]
-            row[rest : rest + self.shape.size - cut] = drawn[cut:]
-        return row
+        return self.twins.initial(generator)
 
     def update_block(self, worker: int, drawn: Drawn) -> Tensor:
         config, read, run = self.config, drawn.transitions, drawn.run
@@ -120,30 +118,15 @@ class SacFleet(JointFleet):
         both = [critic.forward(self._twin_arrays(rows, run, twin), inputs, run.start) for twin in _TWINS]
         return torch.stack([answered.q for answered in both])
 
-    def _twin(self, twin: int) -> tuple[int, int]:
-        """Where a twin's attention block and the rest of it begin in a row."""
-        cut = self.shape.attention_columns.stop
-        return twin * cut, 2 * cut + twin * (self.shape.size - cut)
-
     def _twin_arrays(self, rows: str, run: slice, twin: int) -> CriticArrays:
         """Views of a twin in `parameters`, `targets` or `gradient`."""
-        return self.kept(f"{rows} {twin}", run, lambda: self._arrays(getattr(self, rows)[run], twin))
-
-    def _arrays(self, rows: Tensor, twin: int) -> CriticArrays:
-        cut = self.shape.attention_columns.stop
-        first, rest = self._twin(twin)
-        places = [first + s.offset if s.offset < cut else rest + s.offset - cut for s in self.shape.segments]
-        return self.shape.arrays(rows, places)
+        return self.kept(f"{rows} {twin}", run, lambda: self.twins.arrays(getattr(self, rows)[run], twin))
 
     def _seen(self, observations: Tensor, fresh: Tensor | None) -> list[Tensor]:
-        """What is seen of ``[b, n, batch, size]`` by group, each agent's own, standardised by the batch."""
-        seen = standardise(self.seen(observations, fresh)).values
-        return [seen[:, group.agents, :, : group.observation_size] for group in self.shape.groups]
+        return observed_by_group(self.shape, self.seen(observations, fresh))
 
     def _entered(self, actions: Tensor) -> Tensor:
-        """One-hot actions ``[b, n, batch, actions]``, standardised by the batch."""
-        one_hot = torch.nn.functional.one_hot(actions, self.shape.n_actions)
-        return standardise(one_hot.to(self.parameters.dtype)).values
+        return entered(self.shape, actions, self.parameters)
 
     def _weights(self, drawn: Drawn, policy: Policy, sampled: Tensor) -> Tensor:
         """What E over the own action multiplies each action's value with."""

@@ -26,6 +26,7 @@ from f2a2_sim.learners.joint.ddpg_objective import StraightThrough, add_entropy_
 from tests.f2a2_sim.learners.joint.conftest import ACTIONS, SIZES, make_joint
 from tests.f2a2_sim.learners.joint.test_mlp_critic import plain
 from tests.f2a2_sim.learners.joint.test_sac_gradients import Reference, standard
+from tests.f2a2_sim.learners.test_attention import written_out
 
 N = len(SIZES)
 TERMS: dict[str, dict[str, Any]] = {
@@ -45,6 +46,11 @@ TERMS: dict[str, dict[str, Any]] = {
     "blocks of two": {"block_agents": 2},
     "one block": {"block_agents": 3},
     "others' steps by message": {"information": "network"},
+    "attention": {"critic": "attention"},
+    "attention, not joint": {"critic": "attention", "joint": False},
+    "attention, one block": {"critic": "attention", "block_agents": 3, "attention_decay": 0.05},
+    "attention, clipped error": {"critic": "attention", "td_clip": 0.05, "entropy_bonus": 0.2},
+    "attention by message": {"critic": "attention", "information": "network"},
 }
 ONE_PACE = {"policy_delay": [1], "smoothing_noise": [0.5, 1.0], "smoothing_clip": [0.3, 0.8, 9.0]}
 """TD3 whose actors learn at every update; noise and clip of the three are (.5, .3), (1, .8), (.5, 9)."""
@@ -78,10 +84,36 @@ def with_ages(fleet: Any) -> Any:
 class DdpgReference(Reference):
     def values(self, row: Tensor, seen: list[Tensor], actions: Tensor) -> Tensor:  # type: ignore[override]
         """Q_j^i(o, a) ``[twins, batch]`` for actions ``[n, batch, actions]``."""
+        if self.config.critic == "attention":
+            answers = [self.attention_values(row, j, seen, actions)[0] for j in range(self.fleet.twins)]
+            return torch.stack([(q * actions[self.agent]).sum(dim=-1) for q in answers])
         batch = seen[0].shape[0]
         number = torch.nn.functional.one_hot(torch.tensor(self.agent), N).double().expand(batch, N)
         x = torch.cat([number, *seen, *actions, torch.ones(batch, 1, dtype=torch.float64)], dim=-1)
         return plain(self.fleet.critic_shape, row[self.fleet.critic_columns], x)[..., 0]
+
+    def attention_values(self, row: Tensor, twin: int, seen: list[Tensor], actions: Tensor) -> Any:
+        """Q_j^i(o, (., a^-i)) ``[batch, actions]`` by MAAC's critic, and the attention's logits."""
+        twins = self.fleet.critic_shape
+        groups = []
+        for group in twins.shape.groups:
+            theirs = torch.stack(seen[group.agents])
+            joined = torch.cat([standard(actions[group.agents].detach()), theirs], dim=-1)
+            groups.append(torch.nn.functional.pad(joined, (0, 1), value=1.0)[None])
+        arrays = twins.arrays(row[None, self.fleet.critic_columns], twin)
+        return written_out(twins.shape, arrays, groups, 0, self.agent)
+
+    def regulariser(self, row: Tensor, seen: list[Tensor], variants: list[Tensor]) -> Tensor | float:
+        """Of the attention's logits in all variants."""
+        if self.config.critic != "attention":
+            return 0.0
+        squares = torch.zeros((), dtype=torch.float64)
+        for actions in variants:
+            for j in range(self.fleet.twins):
+                logits = self.attention_values(row, j, seen, actions)[1]
+                squares = squares + sum(x.square().sum() for x in logits)
+        rows = len(variants) * len(seen[0])
+        return self.config.attention_decay * squares / (rows * (N - 1))
 
     def with_own(self, actions: Tensor, own: Tensor) -> Tensor:
         """One-hot ``[n, batch, actions]`` with the own agent's replaced."""
@@ -146,6 +178,8 @@ class DdpgReference(Reference):
                 delta = (q_resampled[j] - y).detach()
                 coefficient = -alpha1 + 2 * c.alpha2 * delta * rho_resampled
                 loss = loss + (coefficient * q_resampled[j]).mean()
+        variants = [one_hot, self.with_own(others, sampled.detach())] if c.joint else [one_hot]
+        loss = loss + self.regulariser(critic, seen, variants)
         new_row = self.stepped(critic, loss, self.fleet.critic_columns)
         new_critic = new_row[self.fleet.critic_columns]
         new_targets = (1 - c.tau) * self.targets[i] + c.tau * new_critic
@@ -289,5 +323,9 @@ def test_what_they_cannot_do_is_said() -> None:
             make_joint(name, replay_transitions=9, batch_size=10)
         with pytest.raises(UsageError, match=r"replay_transitions: 60 keeps 60.*waits for 61 "):
             make_joint(name, warmup_transitions=61)
+    for name in ("f2a2_ddpg", "f2a2_td3"):
+        fleet: Any = make_joint(name, {"shared": "attention"}, critic="attention")
+        assert fleet.shared_columns() == fleet.critic_shape.attention_columns
+        assert 0 < fleet.shared_columns().stop < fleet.critic_columns.stop
     with pytest.raises(ValueError, match="policy_delay"):
         LearnerConfig(name="f2a2_td3", policy_delay=[])

@@ -68,7 +68,7 @@ class Reference:
             seen = observations[group.agents, :, : group.observation_size]
             joined = torch.cat([standard(one_hot[group.agents]), standard(seen)], dim=-1)
             groups.append(torch.nn.functional.pad(joined, (0, 1), value=1.0)[None])
-        arrays = self.fleet._arrays(row[None], twin)
+        arrays = self.fleet.twins.arrays(row[None], twin)
         return written_out(self.fleet.shape, arrays, groups, 0, self.agent)
 
     def sample(self, observations: Tensor, uniforms: Tensor) -> Tensor:

@@ -14,7 +14,9 @@ AGENTS, CHOICES, ROLLOUTS = 2, 2, 10
 COMA: dict[str, Any] = {"name": "f2a2_coma", "replay_transitions": 100, "entropy_bonus": 0.1}
 LEARNERS: dict[str, dict[str, Any]] = {
     "ddpg": {"name": "f2a2_ddpg"},
+    "ddpg, attention": {"name": "f2a2_ddpg", "critic": "attention"},
     "td3": {"name": "f2a2_td3", "policy_delay": [1, 2]},
+    "td3, attention": {"name": "f2a2_td3", "policy_delay": [1, 2], "critic": "attention"},
     "coma": COMA,
     "coma, by returns": {**COMA, "advantage": "return", "standardise_advantage": True, "td_baseline": True},
     "coma, attention": {**COMA, "advantage": "return", "critic": "attention"},

@@ -29,6 +29,7 @@ from f2a2_sim.learners.config import LearnerConfig
 from f2a2_sim.learners.few import softmax
 from f2a2_sim.learners.fleet import StackedFleet, Stateful
 from f2a2_sim.learners.joint.actors import Actors, FrozenActors
+from f2a2_sim.learners.joint.graphs import Given, RecordedUpdates, graphs_wanted
 from f2a2_sim.learners.joint.modelling import Modelling
 from f2a2_sim.learners.joint.replay import JointFleetReplay, JointTransitions
 from f2a2_sim.learners.pool import BlockPool, one_thread
@@ -53,6 +54,7 @@ class Drawn:
     """What a block of ``b`` agents learns from in one update; n is the number of all agents."""
 
     run: slice
+    due: BoolArray  # whose actors take a step [b]
     transitions: JointTransitions
     rewards: Tensor  # [b, batch], as the learner sees them
     next_logits: Tensor  # of everybody's policy at o', as the agent knows them [b, n, batch, actions]
@@ -109,6 +111,7 @@ class JointFleet(StackedFleet):
             config.replay_transitions,
             setup.rollouts,
             with_ages=config.information == "network",
+            device=setup.device,
         )
         self.moa: Modelling | None = None
         if config.moa is not None:
@@ -120,6 +123,7 @@ class JointFleet(StackedFleet):
                 f"{self._transitions_needed()} (batch_size, warmup_transitions); use at least that many"
             )
         self._pool = BlockPool()
+        self._recorded = RecordedUpdates() if graphs_wanted(setup.device) else None
         self._passes: dict[tuple[int, int, int], StackedMlp] = {}
         self._kept: dict[tuple[str, int, int], Any] = {}
         self.reset(np.arange(n), setup.seeds)
@@ -162,8 +166,13 @@ class JointFleet(StackedFleet):
         if fresh is None:
             return observations
         whole = torch.nn.functional.pad(observations, (0, 1))
-        last = torch.tensor(self.seen_sizes).to(whole.device).sub_(1).view(1, -1, 1, 1)
-        return whole.scatter_(-1, last.expand(*whole.shape[:3], 1), fresh.unsqueeze(-1).to(whole.dtype))
+        last = self._last_seen.expand(*whole.shape[:3], 1)
+        return whole.scatter_(-1, last, fresh.unsqueeze(-1).to(whole.dtype))
+
+    @cached_property
+    def _last_seen(self) -> Tensor:
+        """Where an agent's `seen_sizes` end: int64 ``[1, n, 1, 1]``."""
+        return torch.tensor(self.seen_sizes, device=self.setup.device).sub_(1).view(1, -1, 1, 1)
 
     # ------------------------------------------------------------------ acting and remembering
 
@@ -238,48 +247,62 @@ class JointFleet(StackedFleet):
         """
         statistics: dict[str, FloatArray] = {name: np.empty(len(rows)) for name in STATISTICS}
         statistics[ACCURACY] = np.full(len(rows), np.nan)
-        with one_thread():
-            policies = self.actors.frozen()
         if self.moa is not None:
             assert batch.resample is not None
             for_models = batch.resample[:, -self.moa.draws_per_update :]
             statistics[ACCURACY] = self.moa.update(rows, for_models)[ACCURACY]
             batch = Batch(batch.indices, batch.resample[:, : -self.moa.draws_per_update])
+        on_cpu = self.setup.device.type == "cpu"  # elsewhere all agents are one block
+        blocks = list(blocks_of(rows, self.config.block_agents if on_cpu else self.n_agents))
+        recorded = self._recorded if len(blocks) == 1 and self.moa is None else None
+        with one_thread():
+            before = None if recorded is not None else self.actors.frozen()
 
         def update_block(worker: int, block: tuple[slice, IntArray]) -> None:
             run, positions = block
+            drawn = batch.take(positions)
+            due = self.actors_due(run)
+
+            def learn(given: Given) -> Tensor:
+                policies = self.actors.frozen() if before is None else before
+                return self.update_block(worker, self._draw(worker, run, due, given, policies, drawn))
+
             with torch.inference_mode():
-                drawn = self._draw(worker, run, batch.take(positions), policies)
-                values = self.update_block(worker, drawn).cpu().numpy()
-            for name, column in zip(STATISTICS, values, strict=True):
+                given = self._given(run, drawn)
+                kind = (run.start, run.stop, due.tobytes())
+                values = learn(given) if recorded is None else recorded.run(kind, given, learn)
+            for name, column in zip(STATISTICS, values.cpu().numpy(), strict=True):
                 statistics[name][positions] = column
 
-        on_cpu = self.setup.device.type == "cpu"  # elsewhere all agents are one block
-        block = self.config.block_agents if on_cpu else self.n_agents
-        self._pool.map(update_block, list(blocks_of(rows, block)))
+        self._pool.map(update_block, blocks)
         return statistics
 
-    def _draw(self, worker: int, run: slice, batch: Batch, policies: FrozenActors) -> Drawn:
-        read = self.replay.gather(run, batch.indices, self.setup.device)
+    def _given(self, run: slice, batch: Batch) -> Given:
+        read = self.replay.gather(run, batch.indices)
         rewards = read.rewards.to(self.parameters.dtype)
         if self.config.normalise_rewards:
             mean, deviation = (torch.from_numpy(m).to(rewards) for m in self.replay.reward_moments(run))
             scale = torch.where(deviation > 0, 1.0 / deviation, 0.0)
             rewards = (rewards - mean.unsqueeze(1)) * scale.unsqueeze(1)
+        assert batch.resample is not None
+        return Given(read, rewards, torch.from_numpy(batch.resample).to(rewards.device))
+
+    def _draw(
+        self, worker: int, run: slice, due: BoolArray, given: Given, policies: FrozenActors, batch: Batch
+    ) -> Drawn:
+        read, rewards, uniforms = given.transitions, given.rewards, given.uniforms
 
         def logits(following: bool) -> Tensor:
             return self._logits_known(worker, run, read, batch.indices, policies, following)
 
         next_logits = logits(True)
-        assert batch.resample is not None
-        uniforms = torch.from_numpy(batch.resample).to(rewards.device)
         shape = next_logits.shape[:3]
         count = shape[1] * shape[2]
         noise = uniforms[:, 2 * count :].view(*rewards.shape, -1)
         target_logits = self.target_logits(run, next_logits, noise)
         next_others = choose(target_logits, uniforms[:, count : 2 * count].view(shape))
         now = uniforms[:, :count].view(shape)
-        return Drawn(run, read, rewards, next_logits, next_others, partial(logits, False), now, noise)
+        return Drawn(run, due, read, rewards, next_logits, next_others, partial(logits, False), now, noise)
 
     def _logits_known(
         self,
@@ -297,8 +320,7 @@ class JointFleet(StackedFleet):
         seen = (read.next_observations if following else read.observations).to(self.parameters.dtype)
         if self.moa is None:
             return policies.logits(seen)
-        device, length = self.setup.device, self.moa.config.history_steps
-        before = self.replay.histories(run, numbers, length, following, device)
+        before = self.replay.histories(run, numbers, self.moa.config.history_steps, following)
         logits = self.moa.predict(worker, run, seen, before)
         own = torch.arange(run.start, run.stop, device=seen.device)
         each = torch.arange(len(own), device=seen.device)
@@ -361,14 +383,17 @@ class JointFleet(StackedFleet):
         network.backward(arrays, inputs, logit_gradient.unsqueeze(0), out)
         seen = drawn.of_own(drawn.transitions.observations).to(inputs.dtype)
         counts = self.actor_counts(run)
-        due = np.flatnonzero((counts > 0).cpu().numpy())
-        for part, _ in blocks_of(due, len(counts)):
+        for part, _ in blocks_of(np.flatnonzero(drawn.due), len(counts)):
             rows = slice(run.start + part.start, run.start + part.stop)
             self.step(rows, self.actor_columns, counts[part])
             self.actors.follow(rows, seen[part])
 
+    def actors_due(self, run: slice) -> BoolArray:
+        """Whose actors will take a step in their next update ``[b]``."""
+        return np.ones(run.stop - run.start, dtype=np.bool_)
+
     def actor_counts(self, run: slice) -> Tensor:
-        """Which step of its actor each agent's present update takes ``[b]``; 0 where none is due."""
+        """Which step of its actor each agent's present update takes ``[b]``, where one is due."""
         return self.adam.steps[run]
 
     # ------------------------------------------------------------------ consensus

@@ -123,7 +123,7 @@ class DdpgFleet(JointFleet):
         self.follow_targets(run)
 
         # Actor step (5.4b), with the new critics.
-        if bool((self.actor_counts(run) > 0).any()):
+        if drawn.due.any():
             q_new = critic.forward(parameters, 1)
             action_gradient = critic.own_action_gradient(parameters, actor_gradient(config, known, q_new))
             logit_gradient = sample.logit_gradient(action_gradient)

@@ -74,6 +74,7 @@ class JointFleetReplay:
         transitions: int,
         rollouts: int,
         with_ages: bool = False,
+        device: torch.device | None = None,
     ) -> None:
         self.steps_kept = transitions // rollouts
         if self.steps_kept < 1:
@@ -86,11 +87,13 @@ class JointFleetReplay:
         frames = 2 * self.steps_kept if self.steps_kept < 64 else self.steps_kept + self.steps_kept // 8
         self._frames = frames + 2
         cpu = torch.device("cpu")
+        self.device = cpu if device is None else device
         by_rollout = (self._frames, rollouts)
-        self._observations = zeros((*by_rollout, n, observation_size), torch.float32, cpu)
-        self._logits = zeros((*by_rollout, n, n_actions), torch.float32, cpu)
+        self._observations = zeros((*by_rollout, n, observation_size), torch.float32, self.device)
+        self._logits = zeros((*by_rollout, n, n_actions), torch.float32, self.device)
+        self._actions = torch.zeros((*by_rollout, n), dtype=torch.int8, device=self.device)
         self._rewards = zeros((*by_rollout, n), torch.float32, cpu)
-        self._actions = torch.zeros((*by_rollout, n), dtype=torch.int8)
+        self._last = np.zeros((rollouts, n, observation_size), dtype=np.float32)  # the newest observations
         self._ended = np.zeros((self._frames, n), dtype=np.bool_)
         self._episode_step = np.zeros(self._frames, dtype=np.int32)  # frames before it, in its episode
         aged = (self._frames, 2, n, n) if with_ages else (0, 2, n, n)
@@ -127,7 +130,7 @@ class JointFleetReplay:
         world has to be added, remembered by anybody or not.
         """
         now = observations.transpose(1, 0, 2)
-        if not (self._open and np.array_equal(self._observations[self._place(self._newest)].numpy(), now)):
+        if not (self._open and np.array_equal(self._last, now)):
             self._write(now, 0)
         frame = self._newest
         at = self._place(frame)
@@ -159,8 +162,9 @@ class JointFleetReplay:
         numbers = self._numbers(rows, step[:, :, None], np.arange(self.rollouts)[None, None, :])
         return numbers.reshape(len(rows), -1)
 
-    def gather(self, rows: slice, numbers: IntArray, device: torch.device) -> JointTransitions:
-        """Read what neighbouring agents drew: ``numbers`` ``[b, batch]`` of `sample`."""
+    def gather(self, rows: slice, numbers: IntArray) -> JointTransitions:
+        """Read what neighbouring agents drew: ``numbers`` ``[b, batch]`` of `sample`, to `device`."""
+        device = self.device
         b, batch = numbers.shape
         flat = numbers.reshape(-1)
         following = self._following(flat)
@@ -171,7 +175,7 @@ class JointFleetReplay:
 
         def everybody(stored: Tensor, where: IntArray, age: NDArray[np.int8] | None) -> Tensor:
             taken = self._everybody(stored, where, age)
-            return taken.view(b, batch, *taken.shape[1:]).transpose(1, 2).to(device)
+            return taken.view(b, batch, *taken.shape[1:]).transpose(1, 2)
 
         followed = np.zeros_like(numbers, dtype=np.bool_)
         followed[:, : -self.rollouts] = (
@@ -190,15 +194,13 @@ class JointFleetReplay:
             actions=everybody(self._actions, flat, now).long(),
             fresh=known(now),
             next_fresh=known(after),
-            logits=self._logits.flatten(0, 1)[at, owner].view(b, batch, -1).to(device),
+            logits=self._logits.flatten(0, 1)[at.to(device), owner.to(device)].view(b, batch, -1),
             rewards=self._rewards.flatten(0, 1)[at, owner].view(b, batch).to(device),
             ended=torch.from_numpy(self._ended[frame, owner.numpy()]).view(b, batch).to(device),
             followed=torch.from_numpy(followed).to(device),
         )
 
-    def histories(
-        self, rows: slice, numbers: IntArray, length: int, following: bool, device: torch.device
-    ) -> Histories:
+    def histories(self, rows: slice, numbers: IntArray, length: int, following: bool) -> Histories:
         """What came before the observations of ``numbers`` ``[b, batch]``, or before the next observations.
 
         Each step as the agent knew it when it remembered it.
@@ -215,10 +217,10 @@ class JointFleetReplay:
 
         def by_agent(steps: list[Tensor]) -> Tensor:
             together = torch.stack(steps, dim=2)  # [b * batch, n, length, ...]
-            return together.view(b, batch, *together.shape[1:]).transpose(1, 2).to(device)
+            return together.view(b, batch, *together.shape[1:]).transpose(1, 2)
 
         before = np.minimum(self._episode_step[flat // self.rollouts], length)
-        lengths = torch.from_numpy(before.astype(np.int64)).view(b, batch).to(device)
+        lengths = torch.from_numpy(before.astype(np.int64)).view(b, batch).to(self.device)
         return Histories(by_agent(observations), by_agent(actions).long(), lengths)
 
     def reward_moments(self, rows: slice) -> tuple[FloatArray, FloatArray]:
@@ -260,6 +262,7 @@ class JointFleetReplay:
             mine[:reached] = torch.as_tensor(state[name]) if isinstance(mine, Tensor) else state[name]
         for name in _ARRAYS:
             getattr(self, f"_{name}")[...] = state[name]
+        self._last[...] = self._observations[self._place(self._newest)].cpu().numpy()
 
     def _place(self, frame: int) -> int:
         return frame % self._frames
@@ -274,11 +277,11 @@ class JointFleetReplay:
     def _everybody(self, stored: Tensor, where: IntArray, age: NDArray[np.int8] | None) -> Tensor:
         """What is stored ``[m, n, ...]`` at ``where`` ``[m]``, or ``age`` ``[m, n]`` frames before."""
         if age is None:
-            return stored.flatten(0, 1).index_select(0, torch.from_numpy(where))
+            return stored.flatten(0, 1).index_select(0, torch.from_numpy(where).to(stored.device))
         places = self._back(where[:, None], age) * self.n_agents + np.arange(self.n_agents)
-        taken = stored.flatten(0, 2).index_select(0, torch.from_numpy(places.reshape(-1)))
+        taken = stored.flatten(0, 2).index_select(0, torch.from_numpy(places.reshape(-1)).to(stored.device))
         taken = taken.view(len(where), self.n_agents, *stored.shape[3:])
-        taken[torch.from_numpy(age < 0)] = 0
+        taken[torch.from_numpy(age < 0).to(stored.device)] = 0
         return taken
 
     def _back(self, numbers: IntArray, age: NDArray[np.int8]) -> IntArray:
@@ -299,7 +302,8 @@ class JointFleetReplay:
                 break
             self._forget_oldest(late)
         at = self._place(self._newest)
-        self._observations[at] = torch.from_numpy(np.ascontiguousarray(observations))
+        self._last[...] = observations
+        self._observations[at] = torch.from_numpy(self._last)
         self._episode_step[at] = episode_step
         self._open = False
 

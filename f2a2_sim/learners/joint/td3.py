@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from f2a2_sim.learners.base import FleetSetup
+from f2a2_sim.learners.base import BoolArray, FleetSetup
 from f2a2_sim.learners.config import LearnerConfig
 from f2a2_sim.learners.joint.ddpg import DdpgFleet
 from f2a2_sim.learners.joint.ddpg_objective import smoothed
@@ -42,10 +43,13 @@ class Td3Fleet(DdpgFleet):
         of_logits = torch.unflatten(noise[..., self.setup.n_actions :], -1, (self.n_agents, -1))
         return smoothed(next_logits, of_logits.transpose(1, 2), self._noise[run], self._clip[run])
 
-    def actor_counts(self, run: slice) -> Tensor:
+    def actors_due(self, run: slice) -> BoolArray:
         """Every ``policy_delay`` of its updates an agent's actor takes a step."""
-        updates, delay = self.adam.steps[run], self._delay[run]
-        return torch.where(updates.remainder(delay) == 0, updates / delay, 0.0).to(updates.dtype)
+        updates, delay = self.adam.steps[run] + 1, self._delay[run]
+        return np.asarray((updates.remainder(delay) == 0).cpu().numpy())
+
+    def actor_counts(self, run: slice) -> Tensor:
+        return self.adam.steps[run] / self._delay[run]
 
 
 def _per_agent(values: Sequence[int] | Sequence[float], n: int, like: Tensor) -> Tensor:

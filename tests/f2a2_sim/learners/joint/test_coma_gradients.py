@@ -87,7 +87,7 @@ class ComaReference(Reference):
 
     def update(self, indices: np.ndarray, uniforms: np.ndarray) -> tuple[Tensor, Tensor]:
         c, i, n = self.config, self.agent, len(indices)
-        read = self.fleet.replay.gather(slice(i, i + 1), indices[None], torch.device("cpu"))
+        read = self.fleet.replay.gather(slice(i, i + 1), indices[None])
         o, following = read.observations[0].double(), read.next_observations[0].double()
         seen = seen_by_critics(read.observations, read.fresh)
         next_seen = seen_by_critics(read.next_observations, read.next_fresh)

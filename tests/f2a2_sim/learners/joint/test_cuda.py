@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,3 +37,49 @@ def test_updates_equal_the_cpus(name: str, make: Callable[..., JointFleet]) -> N
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
     np.testing.assert_array_equal(actions, expected_actions)
     np.testing.assert_allclose(logits, expected_logits, rtol=1e-5)
+
+
+LEARNERS: dict[str, dict[str, Any]] = {
+    "sac": {"name": "f2a2_sac"},
+    "sac by message": {"name": "f2a2_sac", "information": "network"},
+    "ddpg": {"name": "f2a2_ddpg"},
+    "ddpg, attention": {"name": "f2a2_ddpg", "critic": "attention"},
+    "td3": {"name": "f2a2_td3", "policy_delay": [1, 2, 3]},
+    "td3, attention": {"name": "f2a2_td3", "policy_delay": [1, 2, 3], "critic": "attention"},
+    "coma": {"name": "f2a2_coma"},
+    "coma, attention": {
+        "name": "f2a2_coma",
+        "critic": "attention",
+        "advantage": "return",
+        "td_baseline": True,
+    },
+}
+
+
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_recorded_updates_equal_plain_ones(learner: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all agents, of some in between, after consensus, and after a state was loaded."""
+    outcomes = []
+    for graphs in ("0", "1"):
+        monkeypatch.setenv("F2A2_CUDA_GRAPHS", graphs)
+        fleet = make_joint(setup={"beta": 0.1, "device": torch.device("cuda")}, **LEARNERS[learner])
+        assert (fleet._recorded is None) == (graphs == "0")
+        rng = np.random.default_rng(8)
+        for update in range(30):
+            rows = EVERY[1:] if update % 11 == 10 else EVERY
+            uniforms = rng.random((len(EVERY), fleet.draws_per_update))[rows]
+            statistics = fleet.update(rows, fleet.draw_batch(rows, uniforms))
+            fleet.take_consensus(EVERY, fleet.shared_parameters().mean(dim=0).expand(len(EVERY), -1))
+            if update == 15:
+                saved = {
+                    name: part.clone() if isinstance(part, torch.Tensor) else part
+                    for name, part in fleet.state().items()
+                }
+                fleet.parameters.mul_(0.5)
+                fleet.load_state(saved)
+        if fleet._recorded is not None:
+            assert len(fleet._recorded._recorded) >= 1
+        outcomes.append((fleet.parameters.cpu(), statistics["td_abs"]))
+    (expected, expected_errors), (found, errors) = outcomes
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(errors, expected_errors, rtol=1e-6)

@@ -41,7 +41,7 @@ def added(replay: JointFleetReplay, rng: np.random.Generator, steps: int) -> lis
 
 
 def same(replay: JointFleetReplay, row: int, numbers: np.ndarray, expected: list[tuple[dict, int]]) -> None:
-    read = replay.gather(slice(row, row + 1), numbers[None], torch.device("cpu"))
+    read = replay.gather(slice(row, row + 1), numbers[None])
     for at, (step, rollout) in enumerate(expected):
         np.testing.assert_array_equal(read.observations[0, :, at], step["observations"][:, rollout])
         np.testing.assert_array_equal(read.next_observations[0, :, at], step["next_observations"][:, rollout])
@@ -109,7 +109,7 @@ def test_older_steps_stand_in() -> None:
         rewards = np.zeros((N, ROLLOUTS), dtype=np.float32)
         replay.add(np.arange(N), seen[t], actions[t], nothing, rewards, seen[t + 1], np.zeros(N, bool), known)
     numbers = replay.newest(np.array([1]), 6 * ROLLOUTS)
-    read = replay.gather(slice(1, 2), numbers, torch.device("cpu"))
+    read = replay.gather(slice(1, 2), numbers)
     assert read.fresh is not None and read.next_fresh is not None
     for at in range(6 * ROLLOUTS):
         t, rollout = 5 + at // ROLLOUTS, at % ROLLOUTS
@@ -139,7 +139,7 @@ def test_histories_are_the_steps_before() -> None:
         steps.append((seen, actions, t % 7))
     numbers = replay.newest(np.array([0]), 21 * ROLLOUTS)
     for after in (False, True):
-        read = replay.histories(slice(0, 1), numbers, 4, after, torch.device("cpu"))
+        read = replay.histories(slice(0, 1), numbers, 4, after)
         for at in range(21 * ROLLOUTS):
             t, rollout = at // ROLLOUTS, at % ROLLOUTS
             last = t if after else t - 1
@@ -192,7 +192,7 @@ def test_what_follows_what_in_the_newest_steps() -> None:
         count = int(replay.count[row])
         steps = all_steps[len(all_steps) - count // ROLLOUTS :]
         numbers = replay.newest(np.array([row]), count)
-        followed = replay.gather(slice(row, row + 1), numbers, torch.device("cpu")).followed
+        followed = replay.gather(slice(row, row + 1), numbers).followed
         expected = [
             after["number"] == step["number"] + 1
             and np.array_equal(after["observations"], step["next_observations"])

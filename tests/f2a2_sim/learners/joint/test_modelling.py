@@ -64,12 +64,12 @@ def test_own_policy_is_the_own_one_and_others_are_predicted() -> None:
     fleet = modelling_fleet("f2a2_sac")
     assert fleet.moa is not None
     numbers = fleet.replay.newest(EVERY, 4)
-    cpu, run = torch.device("cpu"), slice(0, 3)
-    read = fleet.replay.gather(run, numbers, cpu)
+    run = slice(0, 3)
+    read = fleet.replay.gather(run, numbers)
     with torch.inference_mode():
         logits = fleet._logits_known(0, run, read, numbers, fleet.actors.frozen(), True)
     seen = read.next_observations.double()
-    before = fleet.replay.histories(run, numbers, 3, True, cpu)
+    before = fleet.replay.histories(run, numbers, 3, True)
     expected = fleet.moa.predict(0, run, seen, before)
     for i in range(3):
         own = fleet.actors.logits(torch.tensor([i]), seen[i, i][None])[0]

@@ -82,7 +82,7 @@ class Reference:
     def update(self, indices: np.ndarray, uniforms: np.ndarray) -> tuple[Tensor, Tensor]:
         """The agent's parameters and target critics after one update with those transitions."""
         c, i, n = self.config, self.agent, len(indices)
-        read = self.fleet.replay.gather(slice(i, i + 1), indices[None], torch.device("cpu"))
+        read = self.fleet.replay.gather(slice(i, i + 1), indices[None])
         o, following = read.observations[0].double(), read.next_observations[0].double()
         a, pi0 = read.actions[0], torch.softmax(read.logits[0].double(), dim=-1)
         r, ended = self.rewards(read.rewards[0].double()), read.ended[0]
@@ -123,9 +123,7 @@ class Reference:
         new_targets = (1 - c.tau) * self.targets[i] + c.tau * new_critic
 
         with torch.no_grad():
-            replayed, resampled = (
-                [self.values(new_critic, j, o, x)[0] for j in TWINS] for x in (a, others)
-            )
+            replayed, resampled = ([self.values(new_critic, j, o, x)[0] for j in TWINS] for x in (a, others))
         log_new = self.policy(i, o[i], actor)
         ascended = (c.alpha1 * rho * taken * log_new * self.advantage(replayed[0], log_pi)).sum() / n
         ascended = ascended + (weight * c.alpha1 * log_new * self.advantage(resampled[0], log_pi)).sum() / n

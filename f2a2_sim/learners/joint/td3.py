@@ -49,7 +49,7 @@ class Td3Fleet(DdpgFleet):
         return np.asarray((updates.remainder(delay) == 0).cpu().numpy())
 
     def actor_counts(self, run: slice) -> Tensor:
-        return self.adam.steps[run] / self._delay[run]
+        return (self.adam.steps[run] / self._delay[run]).to(self.adam.steps.dtype)
 
 
 def _per_agent(values: Sequence[int] | Sequence[float], n: int, like: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 LEAK = 0.01
 _ROWS = 128  # fewer are not worth a call for each agent
+_CACHED = 2**20  # numbers: so many of a matrix that is to be transposed stay in the cache
 _NARROW = 8  # columns: products of so few are computed as (right^T left^T)^T, in a quarter of the time
 
 
@@ -105,6 +106,15 @@ def multiply(
         torch.nn.functional.leaky_relu_(out, LEAK)
 
 
+def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None, leaky: bool = False) -> Tensor:
+    """The same in new memory: of a lone agent without the copy that oneDNN's result costs in `multiply`."""
+    if rows.shape[0] == 1 and by_agent(rows):
+        return _linear(rows[0], weight[0], None if bias is None else bias[0, 0], leaky).unsqueeze(0)
+    out = rows.new_empty(*rows.shape[:2], weight.shape[2])
+    multiply(rows, weight, out, bias, leaky)
+    return out
+
+
 def multiply_transposed(left: Tensor, right: Tensor, out: Tensor) -> None:
     """``left^T right`` of ``[b, m, k]`` and ``[b, m, n]`` into ``out`` ``[b, k, n]``: weights' gradients."""
     if by_agent(left):
@@ -119,8 +129,11 @@ def multiply_transposed(left: Tensor, right: Tensor, out: Tensor) -> None:
 def linear_transposed(left: Tensor, right: Tensor) -> Tensor:
     """``left^T right`` of ``[m, k]`` and ``[m, n]``, in new memory; not for products that are not `by_agent`.
 
-    oneDNN makes a transposed copy of what comes first: that is the narrower one.
+    oneDNN makes a transposed copy of what comes first: that is the narrower one. A copy that leaves the cache
+    costs as much as the product, so there it is MKL's, which makes none.
     """
+    if min(left.shape[1], right.shape[1]) * left.shape[0] > _CACHED:
+        return torch.mm(left.mT, right)
     if right.shape[1] < left.shape[1]:
         return _linear(right.mT, left, None, False).mT
     return _linear(left.mT, right, None, False)

@@ -24,11 +24,12 @@ from f2a2_sim.learners.products import (
     linear,
     linear_transposed,
     multiply,
+    product,
     through_leak,
 )
 
-PART = 512
-"""Transitions that are computed at once: what they need then stays in the cache from product to product."""
+PART = 2048
+"""Transitions that are computed at once: more of them need fewer calls, but more memory."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class OwnAttentionCritic:
         shape = self.shape
         inputs = [seen[:, :, rows] for seen in inputs]
         copies, _, batch, _ = inputs[0].shape
-        n, width, heads, d = shape.n_agents, shape.hidden, shape.heads, shape.head_width
+        n, width, d = shape.n_agents, shape.hidden, shape.head_width
 
         def buffer(name: str, *size: int) -> Tensor:
             return self._buffer(name, number, (copies, *size), inputs[0])
@@ -113,27 +114,23 @@ class OwnAttentionCritic:
             seen = inputs[g][critic, member, :, shape.n_actions :]
             state[critic] = linear(seen, parameters.states[g][critic, member], leaky=True)
 
-        selectors, asked = buffer("selectors", batch, width), buffer("asked", heads, batch, width)
-        multiply(state, parameters.selector, selectors)
-        _multiply(self._heads(selectors).transpose(1, 2), self._key(parameters).mT, asked)
+        selectors = product(state, parameters.selector)
+        asked = self._heads(selectors).transpose(1, 2) @ self._key(parameters).mT
         logits = asked.transpose(1, 2) @ encoded.permute(0, 2, 3, 1)
         logits = logits.masked_fill_(self._own_seen(own, copies, logits.device), 0.0)
         in_front = (logits.permute(3, 0, 1, 2) / sqrt(d)).contiguous()
         in_front[own : own + copies].diagonal(dim1=0, dim2=1).fill_(-torch.inf)
         weights = torch.softmax(in_front, dim=0)
-        values, weighed = buffer("values", n, batch, width), buffer("weighed", n, batch, width)
-        bias = parameters.value_bias.unsqueeze(1)
-        _multiply_all(encoded, parameters.value, values, bias, leaky=True)
+        weighed, bias = buffer("weighed", n, batch, width), parameters.value_bias.unsqueeze(1)
+        values = product(encoded.flatten(1, 2), parameters.value, bias, leaky=True).view_as(encoded)
         torch.mul(weights.transpose(0, 1).unsqueeze(-1), self._heads(values), out=self._heads(weighed))
         torch.sum(weighed, dim=1, out=both[..., width:])
 
-        hidden, q = buffer("hidden", batch, width), buffer("q", batch, shape.n_actions)
         bias = self._answering(parameters.head_bias, own).unsqueeze(1)
-        multiply(both, self._answering(parameters.head, own), hidden, bias, leaky=True)
+        hidden = product(both, self._answering(parameters.head, own), bias, leaky=True)
         bias = self._answering(parameters.output_bias, own).unsqueeze(1)
-        multiply(hidden, self._answering(parameters.output, own), q, bias)
-        part = _Part(rows, logits, weights, encoded, values, both, selectors, asked, hidden)
-        return q.clone(), part
+        q = product(hidden, self._answering(parameters.output, own), bias)
+        return q, _Part(rows, logits, weights, encoded, values, both, selectors, asked, hidden)
 
     def backward(
         self,
@@ -174,12 +171,11 @@ class OwnAttentionCritic:
 
         add.product(self._answering(out.output, own), done.hidden, q_gradient)
         add(self._answering(out.output_bias, own), q_gradient.sum(dim=1))
-        g_hidden, g_both = buffer("g_hidden", batch, width), buffer("g_both", batch, 2 * width)
-        multiply(q_gradient, self._answering(parameters.output, own).mT, g_hidden)
+        g_hidden = product(q_gradient, self._answering(parameters.output, own).mT)
         through_leak(g_hidden, done.hidden)
         add.product(self._answering(out.head, own), done.state_and_others, g_hidden)
         add(self._answering(out.head_bias, own), g_hidden.sum(dim=1))
-        multiply(g_hidden, self._answering(parameters.head, own).mT, g_both)
+        g_both = product(g_hidden, self._answering(parameters.head, own).mT)
         g_state, g_others = g_both[..., :width], self._heads(g_both[..., width:].unsqueeze(1))
 
         # The values and the weights they were added up with.
@@ -189,28 +185,22 @@ class OwnAttentionCritic:
         of_agents = done.weights.transpose(0, 1).unsqueeze(-1)
         torch.mul(of_agents, g_others, out=self._heads(g_values))
         through_leak(g_values, done.values)
-        for agent in range(n):
-            _Sum(add.number + agent).product(out.value, done.encoded[:, agent], g_values[:, agent])
+        add.product(out.value, done.encoded.flatten(1, 2), g_values.flatten(1, 2))
         add(out.value_bias, g_values.flatten(1, 2).sum(dim=1))
 
         # The logits, and through them the question and what all have encoded.
         g_logits = torch._softmax_backward_data(g_weights, done.weights, 0, g_weights.dtype)
         g_logits = torch.add(g_logits.permute(1, 2, 3, 0) / sqrt(d), done.logits, alpha=logit_decay)
         g_asked = (g_logits @ done.encoded.transpose(1, 2)).transpose(1, 2)  # [C, heads, part, hidden]
-        selectors, g_selectors = self._heads(done.selectors), buffer("g_selectors", batch, width)
-        _multiply(g_asked, self._key(parameters), self._heads(g_selectors).transpose(1, 2))
-        for head in range(shape.heads):
-            add.product(self._key(out)[:, head], g_asked[:, head], selectors[:, :, head])
-        g_encoded = buffer("g_encoded", n, batch, width)
-        _multiply_all(g_values, parameters.value.mT, g_encoded)
+        g_selectors = (g_asked @ self._key(parameters)).transpose(1, 2).reshape(copies, batch, width)
+        add(self._key(out), g_asked.mT @ self._heads(done.selectors).transpose(1, 2))
+        g_encoded = product(g_values.flatten(1, 2), parameters.value.mT).view_as(g_values)
         g_encoded.transpose(1, 2).add_(g_logits.mT @ done.asked.transpose(1, 2))
         through_leak(g_encoded, done.encoded)
 
         state = done.state_and_others[..., :width]
         add.product(out.selector, state, g_selectors)
-        through, g_question = buffer("through", batch, width), buffer("g_question", batch, width)
-        multiply(g_selectors, parameters.selector.mT, through)
-        torch.add(g_state, through, out=g_question)
+        g_question = product(g_selectors, parameters.selector.mT).add_(g_state)
         through_leak(g_question, state)
         for critic in range(copies):
             g, member = self._place(own + critic)
@@ -282,10 +272,3 @@ def _multiply(left: Tensor, right: Tensor, out: Tensor, leaky: bool = False) -> 
     out.copy_(left @ right)
     if leaky:
         torch.nn.functional.leaky_relu_(out, LEAK)
-
-
-def _multiply_all(
-    rows: Tensor, weight: Tensor, out: Tensor, bias: Tensor | None = None, leaky: bool = False
-) -> None:
-    """``rows @ weight`` ``[C, n, m, k]``, ``[C, k, k]`` into ``out`` like ``rows``; all are dense."""
-    multiply(rows.flatten(1, 2), weight, out.flatten(1, 2), bias, leaky)

@@ -38,14 +38,18 @@ def test_products_are_the_formula(
         products.multiply(rows, weight, out, bias, leaky)
         close(out, expected)
         close(products.linear(rows[1], weight[1], bias[1, 0], leaky), expected[1])
+        for agents in (slice(3), slice(1, 2)):
+            close(products.product(rows[agents], weight[agents], bias[agents], leaky), expected[agents])
 
 
 @pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("cached", [1, 2**20])
 @pytest.mark.parametrize("outputs", [1, 5, 22, 40])
 def test_transposed_products_are_the_formula(
-    plain: bool, outputs: int, monkeypatch: pytest.MonkeyPatch
+    plain: bool, cached: int, outputs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(products, "_plain", plain)
+    monkeypatch.setattr(products, "_CACHED", cached)
     left, right = normal(3, ROWS, 30)[:, :, 4:26], normal(ROWS, 3, outputs).transpose(0, 1)
     out = torch.empty(3, 22, outputs)
     products.multiply_transposed(left, right, out)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from f2a2_sim.learners.joint import own_attention
 from f2a2_sim.learners.joint.sac import SacFleet
 from tests.f2a2_sim.learners.joint.conftest import ACTIONS, SIZES, make_joint
 from tests.f2a2_sim.learners.test_attention import written_out
@@ -168,8 +169,9 @@ def standard(values: Tensor) -> Tensor:
     return (values - mean) / torch.sqrt(((values - mean) ** 2).mean(dim=-2, keepdim=True) + 1e-5)
 
 
-@pytest.mark.parametrize("name", TERMS)
-def test_update_is_the_formula(name: str) -> None:
+@pytest.mark.parametrize(("name", "part"), [*((name, 2048) for name in TERMS), ("all terms", 3)])
+def test_update_is_the_formula(name: str, part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_attention, "PART", part)
     fleet = make_joint("f2a2_sac", **TERMS[name])
     assert isinstance(fleet, SacFleet)
     rows = np.arange(3)

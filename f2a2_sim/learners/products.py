@@ -139,6 +139,19 @@ def linear_transposed(left: Tensor, right: Tensor) -> Tensor:
     return _linear(left.mT, right, None, False)
 
 
+def multiply_before_leak(rows: Tensor, weight: Tensor, activation: Tensor, out: Tensor) -> None:
+    """`multiply` and then `through_leak`, in one pass over ``out``."""
+    if by_agent(rows):
+        for i in range(rows.shape[0]):
+            behind = _linear(rows[i], weight[i], None, False)
+            torch.ops.aten.leaky_relu_backward.grad_input(
+                behind, activation[i], LEAK, True, grad_input=out[i]
+            )
+        return
+    multiply(rows, weight, out)
+    through_leak(out, activation)
+
+
 def through_leak(gradient: Tensor, activation: Tensor) -> Tensor:
     """The gradient before a leaky ReLU, from that behind it, which it overwrites, and what came out of it."""
     torch.ops.aten.leaky_relu_backward.grad_input(gradient, activation, LEAK, True, grad_input=gradient)

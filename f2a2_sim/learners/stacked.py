@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from f2a2_sim.learners.products import LEAK, multiply, multiply_transposed, through_leak
+from f2a2_sim.learners.products import LEAK, multiply, multiply_before_leak, multiply_transposed
 
 _LINE = 64  # bytes of a cache line
 _ALIGN = 16  # floats: segments start on 64-byte boundaries
@@ -165,11 +165,10 @@ class StackedMlp:
 
         reads = [by_branch(self.first), *further]
         self._layers = [
-            _Passage(list(below.unbind(0)), below, out, list(out.unbind(0)), dense, gradient)
-            for below, out, dense, gradient in zip(
+            _Passage(list(below.unbind(0)), out, list(out.unbind(0)), gradient)
+            for below, out, gradient in zip(
                 reads,
                 [*further, outputs],
-                [self.first_gradient, *gradients],
                 [by_branch(self.first_gradient), *gradients],
                 strict=True,
             )
@@ -207,8 +206,7 @@ class StackedMlp:
         """Leave the gradient of the first layer's products in ``first_gradient``.
 
         It is ``[b, n, branches * hidden]``. That of the further layers' parameters is written to ``out``, if
-        there is one. The first layer's gradient is written by branch and passes the leaky ReLU in place: for
-        twin critics a copy less.
+        there is one.
         """
         upstream = output_gradients
         for at in reversed(range(len(self._layers))):
@@ -220,11 +218,10 @@ class StackedMlp:
                     upstream.unbind(0), gradient.weights, passage.reads, strict=True
                 ):
                     multiply_transposed(read, g_out, g_weight)
-            for g_out, weight, write in zip(
-                upstream.unbind(0), layer.transposed, passage.gradient.unbind(0), strict=True
+            for g_out, weight, read, write in zip(
+                upstream.unbind(0), layer.transposed, passage.reads, passage.gradient.unbind(0), strict=True
             ):
-                multiply(g_out, weight, write)
-            through_leak(passage.dense_gradient, self.first if at == 0 else passage.below)
+                multiply_before_leak(g_out, weight, read, write)
             upstream = passage.gradient
 
 
@@ -233,11 +230,9 @@ class _Passage:
     """What a layer after the first reads and writes: ``[branches, b, n, .]``, and views of it by branch."""
 
     reads: list[Tensor]
-    below: Tensor
     above: Tensor
     writes: list[Tensor]
-    dense_gradient: Tensor  # that of `below`, as its memory lies
-    gradient: Tensor  # the same, [branches, b, n, .]
+    gradient: Tensor  # that of what it reads, [branches, b, n, .]
 
 
 def evaluate(parameters: MlpArrays, inputs: Tensor) -> Tensor:

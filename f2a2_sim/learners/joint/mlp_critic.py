@@ -24,7 +24,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from f2a2_sim.learners.products import multiply, multiply_transposed
+from f2a2_sim.learners.products import by_agent, linear, multiply_transposed
 from f2a2_sim.learners.stacked import MlpArrays, MlpShape, StackedMlp
 from f2a2_sim.learners.standardise import standardise_
 
@@ -130,10 +130,14 @@ class JointMlpCritic:
         """Values ``[twins, b, m * batch, outputs]``."""
         network, cut = self._network(inputs), self.layout.common
         common, variants = inputs.common, inputs.variants
-        multiply(variants, parameters.first[:, cut:], network.first)
-        of_common = self._buffer("of_common", (*common.shape[:2], network.first.shape[2]), common)
-        multiply(common, parameters.first[:, :cut], of_common)
-        self._by_variant(network.first, inputs).add_(of_common.unsqueeze(1))
+        above, below = parameters.first[:, :cut], parameters.first[:, cut:]
+        first = self._by_variant(network.first, inputs)
+        if by_agent(variants):
+            for i, write in enumerate(first.unbind(0)):
+                of_variants = linear(variants[i], below[i]).view_as(write)
+                torch.add(of_variants, linear(common[i], above[i]), out=write)
+        else:
+            torch.add((variants @ below).view_as(first), (common @ above).unsqueeze(1), out=first)
         return network.forward_from_first(parameters)
 
     def backward(

@@ -43,6 +43,16 @@ def test_products_are_the_formula(
 
 
 @pytest.mark.parametrize("plain", [False, True])
+def test_a_leaky_relu_is_gone_back_through(plain: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "_plain", plain)
+    rows, weight, activation = normal(3, ROWS, 24), normal(3, 24, 10), normal(3, ROWS, 10)
+    out = torch.empty(3, ROWS, 12)[..., 1:11]
+    products.multiply_before_leak(rows, weight, activation, out)
+    behind = rows.double() @ weight.double()
+    close(out, torch.where(activation > 0, behind, 0.01 * behind))
+
+
+@pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize("cached", [1, 2**20])
 @pytest.mark.parametrize("outputs", [1, 5, 22, 40])
 def test_transposed_products_are_the_formula(

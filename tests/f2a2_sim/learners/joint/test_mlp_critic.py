@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from f2a2_sim.learners import products
 from f2a2_sim.learners.joint.mlp_critic import JointInputLayout, JointMlpCritic
 from f2a2_sim.learners.stacked import MlpShape
 from tests.f2a2_sim.learners.joint.conftest import ACTIONS, SIZES
@@ -37,6 +38,23 @@ def written_out(observations: Tensor, actions: Tensor, critic: int, at: int, own
             taken = int(actions[critic, agent, at]) == action
             x.append(float(taken and not (own_asked and agent == own)))
     return [*x, 1.0]
+
+
+@pytest.mark.parametrize("variants", [1, 2])
+def test_many_rows_pass_alike_by_either_library(variants: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout, many = JointInputLayout(SIZES, ACTIONS), 70
+    critic = JointMlpCritic(layout, MlpShape(layout.width, HIDDEN, 2, 1))
+    observations, actions = world()
+    observations = observations.float().repeat(1, 1, many, 1)
+    inputs = critic.inputs(OWN, observations, [a.repeat(1, 1, many) for a in actions[:variants]])
+    rows = torch.randn(len(OWN), critic.shape.size, generator=torch.Generator().manual_seed(1))
+    passes = []
+    for plain in (False, True):
+        monkeypatch.setattr(products, "_plain", plain)
+        q, out = critic.forward(critic.shape.arrays(rows), inputs).clone(), torch.zeros_like(rows)
+        critic.backward(critic.shape.arrays(rows), inputs, q, critic.shape.arrays(out))
+        passes.append((q, out))
+    torch.testing.assert_close(passes[0], passes[1], rtol=1e-4, atol=1e-2)
 
 
 @pytest.mark.parametrize("own_asked", [False, True])

@@ -497,6 +497,7 @@ class JointFleet(StackedFleet):
 
 def choose(logits: Tensor, uniforms: Tensor) -> Tensor:
     """Sample actions ``[...]`` from ``logits`` ``[..., actions]`` by uniforms in [0, 1) ``[...]``."""
-    cumulated = softmax(logits.double()).cumsum(dim=-1)
-    below = cumulated <= uniforms.unsqueeze(-1)
-    return below.sum(dim=-1).clamp_max(logits.shape[-1] - 1)
+    chosen, cumulated = torch.zeros_like(uniforms, dtype=torch.int64), torch.zeros_like(uniforms)
+    for probability in softmax(logits.double()).unbind(-1)[:-1]:
+        chosen.add_(cumulated.add_(probability) <= uniforms)
+    return chosen

@@ -38,7 +38,7 @@ class StraightThrough:
         """Sample from ``logits`` ``[b, batch, actions]`` by uniforms in [0, 1) of the same shape."""
         noise = -torch.log(-torch.log(uniforms.clamp_min(_TINY)))
         relaxed = softmax((logits + noise.to(logits.dtype)) / temperature)
-        return StraightThrough(relaxed.argmax(dim=-1), relaxed, temperature)
+        return StraightThrough(relaxed.max(dim=-1).indices, relaxed, temperature)
 
     def logit_gradient(self, action_gradient: Tensor) -> Tensor:
         """dL/dlogits for dL/da~ ``[b, batch, actions]``."""

@@ -115,7 +115,8 @@ class OwnAttentionCritic:
             state[critic] = linear(seen, parameters.states[g][critic, member], leaky=True)
 
         selectors = product(state, parameters.selector)
-        asked = self._heads(selectors).transpose(1, 2) @ self._key(parameters).mT
+        asked = buffer("asked", shape.heads, batch, width)
+        _stacked(self._heads(selectors).transpose(1, 2), self._key(parameters).mT, asked)
         logits = asked.transpose(1, 2) @ encoded.permute(0, 2, 3, 1)
         logits = logits.masked_fill_(self._own_seen(own, copies, logits.device), 0.0)
         in_front = (logits.permute(3, 0, 1, 2) / sqrt(d)).contiguous()
@@ -195,7 +196,9 @@ class OwnAttentionCritic:
         g_selectors = (g_asked @ self._key(parameters)).transpose(1, 2).reshape(copies, batch, width)
         add(self._key(out), g_asked.mT @ self._heads(done.selectors).transpose(1, 2))
         g_encoded = product(g_values.flatten(1, 2), parameters.value.mT).view_as(g_values)
-        g_encoded.transpose(1, 2).add_(g_logits.mT @ done.asked.transpose(1, 2))
+        through_logits = buffer("through_logits", batch, n, width)
+        _stacked(g_logits.mT, done.asked.transpose(1, 2), through_logits)
+        g_encoded.transpose(1, 2).add_(through_logits)
         through_leak(g_encoded, done.encoded)
 
         state = done.state_and_others[..., :width]
@@ -261,6 +264,11 @@ class _Sum:
             _Sum(self.number)(into[c], linear_transposed(left[c], right[c]))
         if not by_agent(left):
             self(into, left.mT @ right)
+
+
+def _stacked(left: Tensor, right: Tensor, out: Tensor) -> None:
+    """``left @ right`` of ``[C, k, ., .]`` into ``out``, which is dense."""
+    torch.bmm(left.flatten(0, 1), right.flatten(0, 1), out=out.flatten(0, 1))
 
 
 def _multiply(left: Tensor, right: Tensor, out: Tensor, leaky: bool = False) -> None:

@@ -12,7 +12,7 @@ from f2a2_sim.errors import UsageError
 
 if TYPE_CHECKING:
     from f2a2_sim.deployment.calibrate import Calibration
-    from f2a2_sim.deployment.launch import Keys
+    from f2a2_sim.deployment.keyring import Keys
     from f2a2_sim.scenario.schema import Scenario
 
 
@@ -178,7 +178,7 @@ def _with_localhost(loaded: Scenario, device: Calibration, insecure: bool, secon
 
 
 def _key_holder(keys: Path | None, insecure: bool) -> Keys:
-    from f2a2_sim.deployment.launch import Keys
+    from f2a2_sim.deployment.keyring import Keys
 
     if (keys is None) != insecure:
         raise UsageError(

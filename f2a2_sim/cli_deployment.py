@@ -10,7 +10,7 @@ import typer
 from f2a2_sim.cli_common import Overrides, QuietOption, ScenarioName, checked, end_if_interrupted
 
 if TYPE_CHECKING:
-    from f2a2_sim.deployment.launch import Keys
+    from f2a2_sim.deployment.keyring import Keys
     from f2a2_sim.results.folder import RunFolder
     from f2a2_sim.results.summary import Summary
 
@@ -175,9 +175,8 @@ def keys(
     )
 
 
-
 def _keys(folder: Path | None, insecure: bool) -> Keys:
-    from f2a2_sim.deployment.launch import Keys
+    from f2a2_sim.deployment.keyring import Keys
     from f2a2_sim.errors import UsageError
 
     if folder is None and not insecure:

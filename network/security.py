@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import zmq
@@ -26,36 +28,41 @@ def member_name(sender: int) -> str:
 class Security:
     """How sockets are secured: one a process, made with `curve` or `insecure`, closed before its context."""
 
-    def __init__(
-        self, identity: Identity | None, members: Members | None, log: Callable[[str], None] | None
-    ) -> None:
+    def __init__(self, identity: Identity | None, members: Members | None) -> None:
         self._identity = identity
         self._members = members
-        self._log = log
+        self._refusals: SimpleQueue[str] = SimpleQueue()
         self._authenticator: ThreadAuthenticator | None = None
         self.counts: Counter[str] = Counter()
         """Connections by what became of them: "admitted" or "unknown_key"."""
 
     @classmethod
-    def curve(
-        cls, identity: Identity, members: Members, log: Callable[[str], None] | None = None
-    ) -> Security:
+    def curve(cls, identity: Identity, members: Members) -> Security:
         """Everything encrypted, and only members get in.
 
-        ``log`` is told of those who do not, the first time and then at every doubling of their number. It
-        is called in a thread of its own, and must not raise. Raises KeyFileError if the identity is not
-        the member that it says it is.
+        Raises KeyFileError if the identity is not the member that it says it is.
         """
         if members.public_key(identity.name) != identity.public_key:
             raise KeyFileError(
                 "key", identity.name, "the key that members.json has for it", "copy both from the same folder"
             )
-        return cls(identity, members, log)
+        return cls(identity, members)
 
     @classmethod
     def insecure(cls) -> Security:
         """No encryption and no authentication: every process of this machine may say anything as anybody."""
-        return cls(None, None, None)
+        return cls(None, None)
+
+    def events(self) -> list[str]:
+        """Who has been refused since the last call, in words; never blocks.
+
+        There is a line for the first one, and then for each doubling of their number.
+        """
+        lines: list[str] = []
+        with suppress(Empty):
+            while True:
+                lines.append(self._refusals.get_nowait())
+        return lines
 
     @property
     def is_curve(self) -> bool:
@@ -72,7 +79,8 @@ class Security:
                 raise ValueError("one Security guards the sockets of one context")
             return
         authenticator = _Authenticator(context)
-        authenticator.configure_curve_callback(_DOMAIN, _Doorkeeper(self._members, self.counts, self._log))
+        doorkeeper = _Doorkeeper(self._members, self.counts, self._refusals.put)
+        authenticator.configure_curve_callback(_DOMAIN, doorkeeper)
         authenticator.start()
         self._authenticator = authenticator
 
@@ -149,7 +157,7 @@ class _Authenticator(ThreadAuthenticator):
 class _Doorkeeper:
     """Answers the authenticator, in its thread."""
 
-    def __init__(self, members: Members, counts: Counter[str], log: Callable[[str], None] | None) -> None:
+    def __init__(self, members: Members, counts: Counter[str], log: Callable[[str], None]) -> None:
         self._members = members
         self._counts = counts
         self._log = log
@@ -161,7 +169,7 @@ class _Doorkeeper:
             return True
         self._counts["unknown_key"] += 1
         refused = self._counts["unknown_key"]
-        if self._log is not None and refused & (refused - 1) == 0:
+        if refused & (refused - 1) == 0:
             self._log(f"refused a connection with a key that is no member's ({refused} so far)")
         return False
 

@@ -7,7 +7,6 @@ clock (`WallAgenda`), the work (`Labour`) and the links (`ZmqCarrier`) are real.
 
 from __future__ import annotations
 
-import os
 import resource
 import socket as sockets
 import time
@@ -52,7 +51,8 @@ from network.carrier import SimulatedCarrier
 from network.errors import EndpointError
 from network.keys import agent_name
 from network.sockets import Inbox, Line, Outbox, Security, Watch
-from network.wire import Limits, Message, encode
+from network.voice import Voice
+from network.wire import Limits, Message
 from network.zmq_carrier import ZmqCarrier
 
 _HELLO_EVERY_S = 0.5
@@ -94,8 +94,7 @@ class AgentNode:
         self._interrupted = interrupted
         self._context: zmq.Context[Any] = zmq.Context()
         self._clock = RunClock()
-        self._session = int.from_bytes(os.urandom(8), "big") >> 1
-        self._sequence = 0
+        self._voice = Voice(self._me, self._clock)
         self._over: str | None = None
         self._log_lines: list[str] = []
         self._folder: RunFolder | None = None
@@ -191,7 +190,7 @@ class AgentNode:
             streams,
             self._inbox,
             self._outbox,
-            self._session,
+            self._voice.session,
             scenario.consensus.max_age_s,
             self._emulator(scenario, n) if self._options.emulate_network else None,
         )
@@ -501,11 +500,7 @@ class AgentNode:
         return others
 
     def _say(self, kind: str, fields: say.Fields, tensors: Mapping[str, Any] | None = None) -> bool:
-        self._sequence += 1
-        message = Message(
-            kind, self._me, self._session, self._sequence, self._clock(), fields.model_dump(), tensors or {}
-        )
-        return self._line.send(encode(message))
+        return self._line.send(self._voice.frames(kind, fields.model_dump(), tensors))
 
     # ------------------------------------------------------------ peers
 
@@ -536,6 +531,8 @@ class AgentNode:
             self._log(f"{agent_name(peer)} cannot be reached: {error}")
 
     def _note_connections(self) -> None:
+        for line in self._security.events():
+            self._log(line)
         for name, watch in self._watches.items():
             for line in watch.events():
                 if line.endswith(" connected"):
@@ -607,7 +604,7 @@ class AgentNode:
         tensors = {str(k): np.ascontiguousarray(value) for k, value in enumerate(arguments)}
         step = self._last_step + 1
         self._journal.append(
-            Message("transition", self._me, self._session, step, 0.0, {"run": self._run_id}, tensors)
+            Message("transition", self._me, self._voice.session, step, 0.0, {"run": self._run_id}, tensors)
         )
 
     def _log(self, text: str) -> None:

@@ -6,13 +6,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from f2a2_sim.compute import prepare_torch
 from f2a2_sim.deployment.agent import AgentNode, AgentOptions
+from f2a2_sim.deployment.keyring import Keys
 from f2a2_sim.deployment.world import WorldOptions, WorldServer
 from f2a2_sim.errors import RunError, UsageError
 from f2a2_sim.interruption import interruption
@@ -23,25 +24,10 @@ from f2a2_sim.scenario.load import dump_scenario, load_scenario
 from f2a2_sim.scenario.schema import Scenario
 from f2a2_sim.simulator.baseline import measure_random_policy
 from f2a2_sim.simulator.build import build_world
-from network.keys import WORLD, Members, agent_name, load_identity, make_keys
-from network.sockets import Security
+from network.keys import WORLD, agent_name, make_keys
 
 _GRACE_S = 30.0  # for agents to end after they have been told to
 _MOST_PROCESSES = 16
-
-
-@dataclass(frozen=True)
-class Keys:
-    """Where a process finds its keys; ``folder`` None: no keys, on this machine only."""
-
-    folder: Path | None
-
-    def security(self, name: str, log: Callable[[str], None] | None = None) -> Security:
-        """How that member's sockets are secured. Raises KeyFileError."""
-        if self.folder is None:
-            return Security.insecure()
-        members = Members.load(self.folder / "members.json")
-        return Security.curve(load_identity(self.folder / f"{name}.key"), members, log)
 
 
 def check_deployable(scenario: Scenario) -> None:
@@ -148,9 +134,7 @@ def launch(
     """
     check_deployable(scenario)
     n = len(build_world(scenario).agents)
-    count = min(n, _MOST_PROCESSES) if processes is None else processes
-    if not 1 <= count <= n:
-        raise UsageError(f"--processes {processes}: expected 1 to {n}, the number of agents")
+    count = _processes_for(n, processes)
     folder = RunFolder.create(scenario.name, out)
     keys = Keys(None)
     if not insecure:
@@ -169,11 +153,18 @@ def launch_again(
     folder = RunFolder.open(run_dir)
     scenario = load_scenario(folder.scenario_file)
     n = len(build_world(scenario).agents)
-    count = min(n, _MOST_PROCESSES) if processes is None else processes
+    count = _processes_for(n, processes)
     keys = Keys(folder.path / "keys" if (folder.path / "keys").is_dir() else None)
     with folder.lock():
         crew = _Crew(folder, n, count, keys, emulate_network)
         return folder, _see_through(scenario, folder, keys, crew, progress, resuming=True)
+
+
+def _processes_for(agents: int, asked: int | None) -> int:
+    """How many processes share the agents; UsageError for more than there are agents."""
+    if asked is not None and not 1 <= asked <= agents:
+        raise UsageError(f"--processes {asked}: expected 1 to {agents}, the number of agents")
+    return min(agents, _MOST_PROCESSES) if asked is None else asked
 
 
 def _see_through(

@@ -7,7 +7,6 @@ one, or, in a stream, the last one only.
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,10 +20,12 @@ import zmq
 from numpy.typing import NDArray
 
 from f2a2_sim.deployment.fit import Delays, fit_delays
+from f2a2_sim.deployment.keyring import Keys
 from f2a2_sim.errors import RunError
-from network.keys import WORLD, Members, agent_name, load_identity, make_keys
+from network.keys import WORLD, agent_name, make_keys
 from network.sockets import Hub, Line, Security
-from network.wire import WORLD_NUMBER, Limits, Message, encode
+from network.voice import Voice
+from network.wire import WORLD_NUMBER, Limits
 
 _AGENT = 0
 _STREAM = 16
@@ -48,22 +49,6 @@ class LinkBench:
     delays: Delays
 
 
-class _Voice:
-    """Numbers the messages of one process."""
-
-    def __init__(self, sender: int) -> None:
-        self._sender = sender
-        self._session = int.from_bytes(os.urandom(8), "big") >> 1
-        self._sequence = 0
-
-    def frames(self, kind: str, number: int, content: NDArray[np.uint8] = _NOTHING) -> list[Any]:
-        self._sequence += 1
-        message = Message(
-            kind, self._sender, self._session, self._sequence, 0.0, {"number": number}, {"content": content}
-        )
-        return list(encode(message))
-
-
 def answer(
     bind: str,
     security: Security,
@@ -77,7 +62,7 @@ def answer(
         security.gate(context)
         hub = Hub(context, security, Limits())
         on_bound(hub.bind(bind))
-        voice = _Voice(WORLD_NUMBER)
+        voice = Voice(WORLD_NUMBER)
         while not stop():
             hub.socket.poll(int(1000 * _POLL_S))
             while (message := hub.receive()) is not None:
@@ -85,7 +70,7 @@ def answer(
                     return
                 number = message.fields.get("number")
                 if message.kind == "probe" and isinstance(number, int) and abs(number) < 2**62:
-                    hub.send(message.sender, voice.frames("answer", number))
+                    hub.send(message.sender, voice.frames("answer", {"number": number}))
     finally:
         if hub is not None:
             hub.close(linger_s=2.0)
@@ -118,7 +103,7 @@ class _Prober:
     def __init__(self, line: Line, endpoint: str, agent: int) -> None:
         self._line = line
         self._endpoint = endpoint
-        self._voice = _Voice(agent)
+        self._voice = Voice(agent)
         self._number = 0
 
     def measure(self, message_bytes: int, seconds: float) -> LinkBench:
@@ -139,7 +124,7 @@ class _Prober:
     def _await_connection(self) -> None:
         until_s = time.monotonic() + _JOIN_S
         while time.monotonic() < until_s:
-            if self._line.send(self._voice.frames("probe", -1)) and self._heard(-1, 1.0):
+            if self._line.send(self._voice.frames("probe", {"number": -1})) and self._heard(-1, 1.0):
                 return
             time.sleep(0.1)
         raise RunError(
@@ -174,7 +159,7 @@ class _Prober:
         return time.perf_counter() - began
 
     def _send(self, kind: str, content: NDArray[np.uint8]) -> None:
-        frames = self._voice.frames(kind, self._number, content)
+        frames = self._voice.frames(kind, {"number": self._number}, {"content": content})
         until_s = time.monotonic() + _ANSWER_S
         while not self._line.send(frames):
             if time.monotonic() > until_s:
@@ -207,7 +192,7 @@ def measure_localhost(message_bytes: int, seconds: float, insecure: bool = False
         try:
             if not ours.poll(_JOIN_S):
                 raise RunError("the answering process has not started")
-            return measure_link(ours.recv(), _security(keys, agent_name(_AGENT)), message_bytes, seconds)
+            return measure_link(ours.recv(), Keys(keys).security(agent_name(_AGENT)), message_bytes, seconds)
         except EOFError as error:
             raise RunError("the answering process has died") from error
         finally:
@@ -217,10 +202,4 @@ def measure_localhost(message_bytes: int, seconds: float, insecure: bool = False
 
 
 def _answering(keys: Path | None, end: Any) -> None:
-    answer("tcp://127.0.0.1:*", _security(keys, WORLD), lambda: False, end.send)
-
-
-def _security(keys: Path | None, name: str) -> Security:
-    if keys is None:
-        return Security.insecure()
-    return Security.curve(load_identity(keys / f"{name}.key"), Members.load(keys / "members.json"))
+    answer("tcp://127.0.0.1:*", Keys(keys).security(WORLD), lambda: False, end.send)

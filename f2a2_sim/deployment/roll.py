@@ -80,6 +80,28 @@ class Roll:
             values[agent] = getattr(report, name)
         return values
 
+    def utilisation(self, now_s: float) -> NDArray[np.float64]:
+        """Share of its time in the run, which is at ``now_s``, that each agent has computed ``[n]``."""
+        busy_s = sum(self.of_each(f"busy_{work}_s") for work in ("act", "learn", "mix"))
+        return np.asarray(busy_s / np.maximum(now_s - self.off_s, 1e-12))
+
+    def state(self) -> dict[str, Any]:
+        """What a world that comes back has to know of the agents before they report again."""
+        return {
+            "off_s": self.off_s,
+            "sketches": self.sketches,
+            "reports": {str(agent): report.model_dump() for agent, report in self.reports.items()},
+            "sums": self._sums,
+            "update_s": np.array(self.update_s),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.off_s[...] = state["off_s"]
+        self.sketches[...] = state["sketches"]
+        self.reports = {int(agent): Report(**report) for agent, report in state["reports"].items()}
+        self._sums = [(dict(sums), int(count)) for sums, count in state["sums"]]
+        self.update_s = np.array(state["update_s"]).tolist()
+
 
 def _complete(sums: Mapping[str, float]) -> dict[str, float]:
     return {name: float(sums.get(name, math.nan)) for name in STATISTICS}

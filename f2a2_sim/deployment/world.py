@@ -37,15 +37,14 @@ from f2a2_sim.scenario.schema import Scenario
 from f2a2_sim.simulator.build import build_world, fleets_of
 from f2a2_sim.simulator.checkpoint import find_checkpoint, list_checkpoints, read_checkpoint, write_checkpoint
 from f2a2_sim.simulator.measures import episode_row
+from f2a2_sim.simulator.play import Play
 from f2a2_sim.simulator.stopwatch import Stopwatch
-from f2a2_sim.worlds.base import WorldStep, mean_over_rollouts
 from network.errors import EndpointError
 from network.keys import agent_name
 from network.sockets import Hub, Security, Watch
-from network.wire import WORLD_NUMBER, Limits, Message, encode
+from network.voice import Voice
+from network.wire import WORLD_NUMBER, Limits, Message
 
-_COUNTED = ("hits", "kills", "deaths")
-_SAVED = ("returns", "lifetime_returns", "actions_taken", "missed", "acted")
 _LONGEST_POLL_S = 0.2
 _CLOSING_S = 60.0  # for the agents' last words
 
@@ -93,27 +92,17 @@ class WorldServer:
         self._recorder = Recorder(0, 0, [display])
         self._roll = Roll(n)
         self._run_id = os.urandom(16).hex()
-        self._session = int.from_bytes(os.urandom(8), "big") >> 1
-        self._sequence = 0
+        self._voice = Voice(WORLD_NUMBER, self._clock)
         self._next_checkpoint = 1
 
-        self._episode = -1
-        self._episode_step = 0
-        self._env_steps = 0
-        self._seed = 0
-        self._step: WorldStep
-        self._played: list[NDArray[np.int64]] = []
-        self._counts = dict.fromkeys(_COUNTED, math.nan)
-        self.returns = np.zeros(n)
-        self.lifetime_returns = np.zeros(n)
-        self.actions_taken = np.zeros(n, dtype=np.int64)
-        self.missed = np.zeros(n, dtype=np.int64)
-        self.acted = np.zeros(n, dtype=np.bool_)
+        self._play = Play(self._world, self._streams, self._stopwatch)
         self._chosen: dict[int, NDArray[np.int64]] = {}
         self._finished: set[int] = set()
         self._ended: str | None = None
         self._saved_at_s = 0.0
         self._due_s = -math.inf
+        duration = scenario.duration
+        self._limit_s = min(duration.virtual_time_s or math.inf, duration.wall_time_s or math.inf)
         self._open = False
         """Whether agents can be told anything yet."""
 
@@ -137,8 +126,8 @@ class WorldServer:
             self._options.on_bound(endpoint)
             self._open = True
             self._gather()
-            if self._episode < 0:
-                self._begin_episode()
+            if self._play.episode < 0:
+                self._play.begin_episode()
                 self._save(over=False)
             self._show()
             while self._ended is None and not self._interrupted():
@@ -174,8 +163,11 @@ class WorldServer:
         self._log("everybody is there")
 
     def _advance(self) -> None:
-        """Collect the actions of one step, and take it."""
-        awaited = set(np.flatnonzero(self._step.alive).tolist())
+        """Collect the actions of one step, and take it; or end the run where a limit of time is reached."""
+        if self._clock() >= self._limit_s:
+            self._ended = "the limit of time is reached"
+            return
+        awaited = set(np.flatnonzero(self._play.step.alive).tolist())
         began_s = time.monotonic()
         period_s = self._scenario.world.period_s
         limit_s = self._deployment.lockstep_timeout_s if self._lockstep else float(period_s or 0.0)
@@ -200,79 +192,41 @@ class WorldServer:
 
     def _take_step(self, alive: set[int]) -> None:
         """Play the actions that have come, and tell everybody what followed."""
-        actions = np.full(self._shape(), self._world.default_action, dtype=np.int64)
+        actions = self._play.default_actions()
         acted = np.zeros(self._n, dtype=np.bool_)
         for agent, action in self._chosen.items():
             if agent in alive:
                 actions[agent] = action
                 acted[agent] = True
-        played = self._message("played", {"step": self._env_steps}, {"actions": actions, "acted": acted})
+        played = self._voice.message(
+            "played", {"step": self._play.env_steps}, {"actions": actions, "acted": acted}
+        )
         self._journal.append(played)
-        self._play(actions, acted)
+        self._play.take_step(actions, acted)
+        self._chosen = {}
         self._show(report=self._row_is_due())
         if self._row_is_due():
             self._await_reports()
         self._close_step()
 
-    def _play(self, actions: NDArray[np.int64], acted: NDArray[np.bool_]) -> None:
-        """One step of the world, and what it adds up to."""
-        self.missed += self._step.alive & ~acted
-        self.actions_taken += acted
-        self.acted = acted
-        self._chosen = {}
-        with self._stopwatch.part("world"):
-            self._step = step = self._world.step(actions)
-        self._played.append(actions)
-        self.returns += mean_over_rollouts(step.rewards)
-        for name in _COUNTED:
-            if name in step.counts:
-                old = self._counts[name]
-                self._counts[name] = (0.0 if math.isnan(old) else old) + step.counts[name]
-        self._episode_step += 1
-        self._env_steps += 1
-
     def _row_is_due(self) -> bool:
-        return self._step.done or self._env_steps % self._scenario.record.every_steps == 0
+        return self._play.step.done or self._play.env_steps % self._scenario.record.every_steps == 0
 
     def _close_step(self) -> None:
         """Write down what is due after a step, and go on with the next episode if this one is over."""
         if self._row_is_due():
-            self._record_row(self._step.done)
-        if self._step.done:
-            self.lifetime_returns += self.returns
-            self._ended = self._why_it_ends()
+            self._record_row(self._play.step.done)
+        if self._play.step.done:
+            self._ended = self._play.why_over(self._scenario.duration)
             if self._ended is None:
-                self._begin_episode()
+                self._play.begin_episode()
                 self._show()
 
     # ------------------------------------------------------------ episodes
 
-    def _begin_episode(self) -> None:
-        self._episode += 1
-        self._episode_step = 0
-        self._seed = self._streams.seed_for("episode", self._episode)
-        self._played = []
-        self.returns[:] = 0.0
-        self._counts = dict.fromkeys(_COUNTED, math.nan)
-        self.acted[:] = False
-        with self._stopwatch.part("world"):
-            self._step = self._world.reset(self._seed)
-
-    def _why_it_ends(self) -> str | None:
-        """Why the run ends with the present episode; None if it does not."""
-        duration = self._scenario.duration
-        if duration.episodes is not None and self._episode + 1 >= duration.episodes:
-            return "the last episode is over"
-        if duration.env_steps is not None and self._env_steps >= duration.env_steps:
-            return "the limit of world steps is reached"
-        limits_s = [limit for limit in (duration.virtual_time_s, duration.wall_time_s) if limit is not None]
-        if limits_s and self._clock() >= min(limits_s):
-            return "the limit of time is reached"
-        return None
-
     def _show(self, report: bool = False) -> None:
         """Every agent gets what it sees, what it earned, and what was played for it."""
-        step = self._step
+        step = self._play.step
         if not self._open:
             return
         now_s, period_s = time.monotonic(), float(self._scenario.world.period_s or 0.0)
@@ -280,24 +234,24 @@ class WorldServer:
         self._due_s = on_time_s if on_time_s > now_s else now_s + period_s
         self._reports_due = set(range(self._n)) if report else set()
         observations = [np.ascontiguousarray(seen) for seen in step.observations]
-        last = step.done and self._why_it_ends() is not None
+        last = step.done and self._play.why_over(self._scenario.duration) is not None
         for agent in range(self._n):
             told = say.Observe(
-                step=self._env_steps,
-                episode=self._episode,
-                episode_step=self._episode_step,
+                step=self._play.env_steps,
+                episode=self._play.episode,
+                episode_step=self._play.steps,
                 done=step.done,
                 alive=bool(step.alive[agent]),
                 terminated=bool(step.terminated[agent]),
-                acted=bool(self.acted[agent]),
+                acted=bool(self._play.acted[agent]),
                 last=last,
                 report=report,
             )
             seen = range(self._n) if self._joint else [agent]
             tensors = {f"observation_{other}": observations[other] for other in seen}
-            if self._episode_step > 0:
+            if self._play.steps > 0:
                 tensors["reward"] = np.array(step.rewards[agent])
-                tensors["played"] = self._played[-1]
+                tensors["played"] = self._play.played[-1]
             self._say(agent, "observe", told, tensors)
 
     # ------------------------------------------------------------ hearing
@@ -321,7 +275,7 @@ class WorldServer:
             }.get(message.kind)
             if handler is not None:
                 handler(message)
-        for line in self._watch.events():
+        for line in [*self._security.events(), *self._watch.events()]:
             self._log(line)
         silent = time.monotonic() - self._roll.heard_s > self._deployment.lost_after_s
         for agent in np.flatnonzero(silent & ~self._roll.absent).tolist():
@@ -371,14 +325,14 @@ class WorldServer:
         if (action < 0).any() or (action >= self._world.agents[agent].n_actions).any():
             return
         self._return(agent)
-        if told.step == self._env_steps and self._step.alive[agent]:
+        if told.step == self._play.env_steps and self._play.step.alive[agent]:
             self._chosen[agent] = action
 
     def _on_report(self, message: Message) -> None:
         report = say.read(say.Report, message)
         if report is not None:
             self._roll.note(message.sender, report, message.tensors.get("sketch"), self._recorder)
-            if report.step >= self._env_steps:
+            if report.step >= self._play.env_steps:
                 self._reports_due.discard(message.sender)
             self._return(message.sender)
 
@@ -440,18 +394,14 @@ class WorldServer:
 
     # ------------------------------------------------------------ speaking
 
-    def _message(self, kind: str, fields: Mapping[str, Any], tensors: Mapping[str, Any]) -> Message:
-        self._sequence += 1
-        return Message(kind, WORLD_NUMBER, self._session, self._sequence, self._clock(), fields, tensors)
-
     def _say(
         self, agent: int, kind: str, fields: say.Fields, tensors: Mapping[str, Any] | None = None
     ) -> bool:
-        return self._hub.send(agent, encode(self._message(kind, fields.model_dump(), tensors or {})))
+        return self._hub.send(agent, self._voice.frames(kind, fields.model_dump(), tensors))
 
     def _log(self, text: str) -> None:
         with open(self._folder.log_file, "a", encoding="utf-8") as log:
-            log.write(f"{self._clock():.3f} s  step {self._env_steps}  {text}\n")
+            log.write(f"{self._clock():.3f} s  step {self._play.env_steps}  {text}\n")
         self._display.on_event(text)
 
     # ------------------------------------------------------------ what is written down
@@ -460,37 +410,35 @@ class WorldServer:
         row = self._metrics(episode_end)
         self._recorder.row(**row)
         if episode_end:
-            self._recorder.episode(**episode_row(row, self.returns, self._episode_step))
+            self._recorder.episode(**episode_row(row, self._play.returns, self._play.steps))
 
     def _metrics(self, episode_end: bool = False) -> dict[str, Any]:
         """The columns of ``metrics.parquet``, measured instead of modelled."""
         roll, counts = self._roll, self._roll.counts()
         outcome = self._world.episode_summary() if episode_end else {}
         now_s = self._clock()
-        busy = {name: roll.of_each(f"busy_{name}_s") for name in ("act", "learn", "mix")}
         total_s = self._stopwatch.total_s()
         world_s = self._stopwatch.breakdown_s()["world"]
-        learning_s = float((busy["act"] + busy["learn"]).mean())
-        consensus_s = float(busy["mix"].mean())
-        on_s = np.maximum(now_s - roll.off_s, 1e-12)
+        learning_s = float((roll.of_each("busy_act_s") + roll.of_each("busy_learn_s")).mean())
+        consensus_s = float(roll.of_each("busy_mix_s").mean())
         return {
             "virtual_time_s": now_s,
-            "env_steps": self._env_steps,
-            "episode": self._episode,
-            "episode_step": self._episode_step,
+            "env_steps": self._play.env_steps,
+            "episode": self._play.episode,
+            "episode_step": self._play.steps,
             "episode_end": episode_end,
             "updates": int(roll.of_each("updates").sum()),
-            "return_mean_per_agent": float(self.returns.mean()),
-            **self._counts,
-            "alive": int(self._step.alive.sum()),
+            "return_mean_per_agent": float(self._play.returns.mean()),
+            **self._play.counts,
+            "alive": int(self._play.step.alive.sum()),
             "win": float(outcome.get("win", math.nan)),
             "online": int((~roll.absent).sum()),
             **roll.take_statistics(),
             "dual_norm": float(roll.of_each("dual_norm").mean()),
             "disagreement": roll.disagreement(),
             **counts.as_dict(),
-            "missed_deadlines": int(self.missed.sum()),
-            "utilisation": float(np.mean((busy["act"] + busy["learn"] + busy["mix"]) / on_s)),
+            "missed_deadlines": int(self._play.missed.sum()),
+            "utilisation": float(roll.utilisation(now_s).mean()),
             "energy_j": math.nan,
             "wall_time_s": total_s,
             "wall_world_s": world_s,
@@ -502,25 +450,22 @@ class WorldServer:
 
     def _devices_table(self) -> dict[str, Any]:
         roll, now_s = self._roll, self._clock()
-        busy = {name: roll.of_each(f"busy_{name}_s") for name in ("act", "learn", "mix")}
-        on_s = np.maximum(now_s - roll.off_s, 1e-12)
-        finished = self._episode + (1 if self._ended is not None and self._step.done else 0)
         return {
             "agent": np.arange(self._n),
             "name": np.array([agent.name for agent in self._world.agents]),
             "profile": np.full(self._n, f"real ({platform.machine()})"),
             "link": np.full(self._n, "zmq"),
-            "busy_act_s": busy["act"],
-            "busy_learn_s": busy["learn"] + busy["mix"],
+            "busy_act_s": roll.of_each("busy_act_s"),
+            "busy_learn_s": roll.of_each("busy_learn_s") + roll.of_each("busy_mix_s"),
             "off_s": roll.off_s,
-            "utilisation": (busy["act"] + busy["learn"] + busy["mix"]) / on_s,
+            "utilisation": roll.utilisation(now_s),
             "energy_j": np.full(self._n, math.nan),
             "battery_empty": np.zeros(self._n, dtype=np.bool_),
             "updates": roll.of_each("updates").astype(np.int64),
             "consensus_rounds": roll.of_each("rounds").astype(np.int64),
-            "actions": self.actions_taken,
-            "missed_deadlines": self.missed,
-            "return_mean": self.lifetime_returns / max(finished, 1),
+            "actions": self._play.actions_taken,
+            "missed_deadlines": self._play.missed,
+            "return_mean": self._play.lifetime_returns / max(self._play.finished_episodes, 1),
         }
 
     def _links_table(self) -> dict[str, Any]:
@@ -607,7 +552,7 @@ class WorldServer:
             peak_memory_bytes=max([memory, *(r.peak_memory_bytes for r in self._roll.reports.values())]),
         )
         self._folder.write_summary(summary)
-        measured(self._roll, int(self.actions_taken.sum())).write(self._folder.path)
+        measured(self._roll, int(self._play.actions_taken.sum())).write(self._folder.path)
         return summary
 
     # ------------------------------------------------------------ what survives
@@ -625,28 +570,17 @@ class WorldServer:
             state = {
                 "run_id": self._run_id,
                 "run_s": self._clock(),
-                "episode": self._episode,
-                "episode_step": self._episode_step,
-                "env_steps": self._env_steps,
-                "seed": self._seed,
-                "played": np.array(self._played).reshape(len(self._played), *self._shape()),
-                "counts": self._counts,
-                "arrays": {name: getattr(self, name) for name in _SAVED},
-                "off_s": self._roll.off_s,
+                "play": self._play.state(),
                 "recorder": self._recorder.state(),
                 "stopwatch": self._stopwatch.state(),
                 "baseline": None if self._baseline is None else self._baseline.model_dump(),
-                "reports": {str(a): r.model_dump() for a, r in self._roll.reports.items()},
-                "sketches": self._roll.sketches,
+                "roll": self._roll.state(),
             }
         keep = self._scenario.checkpoint.keep
         write_checkpoint(self._folder, self._next_checkpoint, state, _FORMAT, keep)
         self._journal.clear()
         self._next_checkpoint += 1
         self._saved_at_s = self._clock()
-
-    def _shape(self) -> tuple[int, ...]:
-        return (self._n,) if self._world.rollouts == 1 else (self._n, self._world.rollouts)
 
     def _policies(self) -> dict[str, Any]:
         """The agents' final parameters, by fleet, as far as they have sent them."""
@@ -673,27 +607,20 @@ class WorldServer:
                 )
             self._run_id = state["run_id"]
             self._clock.set(float(state["run_s"]))
-            self._episode = int(state["episode"])
-            self._episode_step = int(state["episode_step"])
-            self._env_steps = int(state["env_steps"])
-            self._seed = int(state["seed"])
-            self._counts = {name: float(value) for name, value in state["counts"].items()}
-            for name in _SAVED:
-                getattr(self, name)[...] = state["arrays"][name]
-            self._roll.off_s[...] = state["off_s"]
             self._recorder.load_state(state["recorder"])
             self._stopwatch.load_state(state["stopwatch"])
             saved = state["baseline"]
             self._baseline = Baseline(**saved) if saved is not None else None
-            self._roll.sketches[...] = state["sketches"]
             self._next_checkpoint = there[-1].number + 1
-            self._played = list(np.array(state["played"]))
-            self._step = self._world.restore(self._seed, np.array(state["played"]))
+            self._roll.load_state(state["roll"])
+            self._play.load_state(state["play"])
             for message in list(self._journal.read()):
-                if message.fields.get("step") == self._env_steps and self._ended is None:
-                    self._play(np.array(message.tensors["actions"]), np.array(message.tensors["acted"]))
+                if message.fields.get("step") == self._play.env_steps and self._ended is None:
+                    self._play.take_step(
+                        np.array(message.tensors["actions"]), np.array(message.tensors["acted"])
+                    )
                     self._close_step()
-            self._log(f"goes on with episode {self._episode + 1}, step {self._episode_step}")
+            self._log(f"goes on with episode {self._play.episode + 1}, step {self._play.steps}")
 
 
 _FORMAT = "deployed world"

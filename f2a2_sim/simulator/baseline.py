@@ -8,9 +8,8 @@ from f2a2_sim.randomness import Streams
 from f2a2_sim.results.summary import Baseline
 from f2a2_sim.scenario.schema import Scenario
 from f2a2_sim.simulator.build import build_world
+from f2a2_sim.simulator.play import COUNTED
 from f2a2_sim.worlds.base import mean_over_rollouts
-
-_COUNTED = ("hits", "kills", "deaths")
 
 
 def measure_random_policy(scenario: Scenario) -> Baseline | None:
@@ -24,21 +23,21 @@ def measure_random_policy(scenario: Scenario) -> Baseline | None:
     every = np.arange(len(world.agents))
     n_actions = np.array([agent.n_actions for agent in world.agents])
     returns: list[float] = []
-    counts: dict[str, list[float]] = {name: [] for name in _COUNTED}
+    counts: dict[str, list[float]] = {name: [] for name in COUNTED}
     wins: list[float] = []
     for episode in range(episodes):
         step = world.reset(streams.seed_for("baseline", episode))
         total = np.zeros(len(world.agents))
-        seen = dict.fromkeys(_COUNTED, 0.0)
+        seen = dict.fromkeys(COUNTED, 0.0)
         while not step.done:
             chosen = choice.integers(every, n_actions, world.rollouts)
             step = world.step(chosen if world.rollouts > 1 else chosen[:, 0])
             total += mean_over_rollouts(step.rewards)
-            for name in _COUNTED:
+            for name in COUNTED:
                 seen[name] += step.counts.get(name, np.nan)
         returns.append(float(total.mean()))
         wins.append(float(world.episode_summary().get("win", np.nan)))
-        for name in _COUNTED:
+        for name in COUNTED:
             counts[name].append(seen[name])
     means = {name: float(np.mean(values)) for name, values in counts.items()}
     return Baseline(

@@ -11,12 +11,10 @@ import numpy as np
 from f2a2_sim.simulator.agenda import LATE
 from f2a2_sim.simulator.computing import Computing
 from f2a2_sim.simulator.parts import Context, IntArray
+from f2a2_sim.simulator.play import Play
 from f2a2_sim.simulator.presence import Presence
 from f2a2_sim.simulator.switching import Switching
 from f2a2_sim.simulator.training import Training
-from f2a2_sim.worlds.base import WorldStep, mean_over_rollouts
-
-_COUNTED = ("hits", "kills", "deaths")
 
 
 class Episodes:
@@ -55,24 +53,7 @@ class Episodes:
         self._lockstep = context.scenario.world.mode == "lockstep"
         self._silent_after_death = context.scenario.world.after_death == "silent"
 
-        self.number = -1
-        self.steps = 0
-        """Steps of the world in this episode."""
-        self.env_steps = 0
-        """Steps of the world in the whole run."""
-        self.step: WorldStep
-        """What the world showed last."""
-        self.returns = np.zeros(n)
-        """Of this episode; with several rollouts, their mean."""
-        self.lifetime_returns = np.zeros(n)
-        """Of all finished episodes together."""
-        self.counts = dict.fromkeys(_COUNTED, math.nan)
-        self.actions_taken = np.zeros(n, dtype=np.int64)
-        self.missed = np.zeros(n, dtype=np.int64)
-        """Steps at which each agent was alive, and its action was not there."""
-        self._seed = 0
-        self._actions: list[IntArray] = []
-        self._acted = np.zeros(n, dtype=np.bool_)
+        self.play = Play(context.parts.world, context.parts.streams, context.stopwatch)
         self._ready = np.zeros(n, dtype=np.bool_)
         self._awaited: set[int] = set()
         self._latest_arrival_s = 0.0
@@ -81,15 +62,7 @@ class Episodes:
 
     def begin(self) -> None:
         """Begin the next episode, now."""
-        self.number += 1
-        self.steps = 0
-        self._seed = self._parts.streams.seed_for("episode", self.number)
-        self._actions = []
-        self.returns[:] = 0.0
-        self.counts = dict.fromkeys(_COUNTED, math.nan)
-        self._acted[:] = False
-        with self._stopwatch.part("world"):
-            self.step = self._parts.world.reset(self._seed)
+        self.play.begin_episode()
         self._switching.wake()
         self._schedule_observation()
         if not self._lockstep:
@@ -102,32 +75,33 @@ class Episodes:
         period_s = self._scenario.world.period_s
         assert period_s is not None
         self._due_s = self._agenda.now_s + period_s
-        self._agenda.at(self._due_s, "world_step", self.env_steps, priority=LATE)
+        self._agenda.at(self._due_s, "world_step", self.play.env_steps, priority=LATE)
 
     # -- from the world to the agents ----------------------------------------------------------------
 
     def _on_observe(self, _subject: int, _detail: int) -> None:
         """Observations reach the devices: they store what happened, learn if it is time, and act."""
-        step, population = self.step, self._parts.population
+        play, population = self.play, self._parts.population
+        step = play.step
         active = self._presence.active()
         self._hear()
-        if self.steps > 0:
-            remembering = np.flatnonzero(self._acted & active)
+        if play.steps > 0:
+            remembering = np.flatnonzero(play.acted & active)
             self._computing.compute_updates_of(population.about_to_remember(remembering))
             with self._stopwatch.part("learning"):
                 population.observe(step.observations)
-                population.remember(remembering, step.rewards, step.terminated, self._actions[-1])
+                population.remember(remembering, step.rewards, step.terminated, play.played[-1])
         else:
             self._computing.compute_updates_of(population.about_to_remember(np.empty(0, dtype=np.int64)))
             population.observe(step.observations)
-            population.begin_episode(self.env_steps)
+            population.begin_episode(play.env_steps)
         if self._silent_after_death:
             for agent in np.flatnonzero(step.terminated & ~self._presence.silent).tolist():
                 self._switching.fall_silent(agent)
             active &= ~self._presence.silent
         if not step.done:
             self._request_actions(np.flatnonzero(step.alive & active))
-        if self.steps > 0:
+        if play.steps > 0:
             self._training.tick(np.flatnonzero(active))
         if step.done:
             self._end()
@@ -141,22 +115,22 @@ class Episodes:
             if not self._awaited:
                 self._skip_or_wait()
                 return
-        self._computing.request_actions(actors, self.env_steps, drop_stale=not self._lockstep)
+        self._computing.request_actions(actors, self.play.env_steps, drop_stale=not self._lockstep)
 
     def _skip_or_wait(self) -> None:
         """Nobody can act: the world waits for the first device to come back."""
         availability, n = self._parts.availability, len(self._ready)
         back_s = min((availability.next_change_s(agent) for agent in range(n)), default=math.inf)
-        if self.step.alive.any() and math.isfinite(back_s):
-            self._agenda.at(back_s, "world_step", self.env_steps, priority=LATE)
-        elif not self.step.alive.any():
-            self._agenda.at(self._agenda.now_s, "world_step", self.env_steps)
+        if self.play.step.alive.any() and math.isfinite(back_s):
+            self._agenda.at(back_s, "world_step", self.play.env_steps, priority=LATE)
+        elif not self.play.step.alive.any():
+            self._agenda.at(self._agenda.now_s, "world_step", self.play.env_steps)
 
     # -- from the agents to the world ----------------------------------------------------------------
 
     def act_done(self, agent: int, number: int) -> None:
         """The action leaves for the world, if that still waits for it."""
-        if number != self.env_steps or not self.step.alive[agent]:
+        if number != self.play.env_steps or not self.play.step.alive[agent]:
             return
         self._tell(agent, number)
         arrival_s = self._agenda.now_s + self._scenario.world.action_latency_s
@@ -170,7 +144,7 @@ class Episodes:
     def left(self, agent: int) -> None:
         """The agent is active no more: the world neither takes its action nor waits for it."""
         self._ready[agent] = False
-        self._acted[agent] = False
+        self.play.acted[agent] = False
         self._no_longer_awaited(agent)
 
     def _no_longer_awaited(self, agent: int) -> None:
@@ -178,77 +152,47 @@ class Episodes:
             self._awaited.discard(agent)
             if not self._awaited:
                 time_s = max(self._latest_arrival_s, self._agenda.now_s)
-                self._agenda.at(time_s, "world_step", self.env_steps, priority=LATE)
+                self._agenda.at(time_s, "world_step", self.play.env_steps, priority=LATE)
 
     def _on_world_step(self, number: int, _detail: int) -> None:
-        if number != self.env_steps:
+        play = self.play
+        if number != play.env_steps:
             return
-        alive, world = self.step.alive, self._parts.world
-        chosen = alive & self._ready
-        actions = np.full_like(self._parts.population.actions, world.default_action)
+        chosen = play.step.alive & self._ready
         self._computing.compute_acts()
+        actions = play.default_actions()
         actions[chosen] = self._parts.population.actions[chosen]
-        self.missed += alive & ~chosen
-        self.actions_taken += chosen
-        with self._stopwatch.part("world"):
-            self.step = world.step(actions)
-        self._acted = chosen
         self._awaited = set()
-        self._actions.append(actions)
-        self.returns += mean_over_rollouts(self.step.rewards)
-        for name in _COUNTED:
-            if name in self.step.counts:
-                old = self.counts[name]
-                self.counts[name] = (0.0 if math.isnan(old) else old) + self.step.counts[name]
-        self.steps += 1
-        self.env_steps += 1
-        if not self.step.done and self.env_steps % self._scenario.record.every_steps == 0:
+        play.take_step(actions, chosen)
+        if not play.step.done and play.env_steps % self._scenario.record.every_steps == 0:
             self._record(False)
         self._schedule_observation()
-        if not self._lockstep and not self.step.done:
+        if not self._lockstep and not play.step.done:
             self._schedule_realtime_step()
 
     def _end(self) -> None:
-        self.lifetime_returns += self.returns
         self._record(True)
-        duration = self._scenario.duration
-        if duration.episodes is not None and self.number + 1 >= duration.episodes:
-            self._stop("the last episode is over")
-        elif duration.env_steps is not None and self.env_steps >= duration.env_steps:
-            self._stop("the limit of world steps is reached")
+        why = self.play.why_over(self._scenario.duration)
+        if why is not None:
+            self._stop(why)
         else:
             self.begin()
 
     # -- checkpoints ---------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """The world itself is the seed and the actions of the present episode."""
+        state = self.play.state()
+        state["arrays"]["_ready"] = self._ready
         return {
-            "episode": self.number,
-            "episode_step": self.steps,
-            "env_steps": self.env_steps,
-            "seed": self._seed,
-            "actions": np.array(self._actions).reshape(-1, *self._parts.population.actions.shape),
-            "counts": self.counts,
+            **state,
             "due_s": self._due_s,
             "latest_arrival_s": self._latest_arrival_s,
             "awaited": sorted(self._awaited),
-            "arrays": {name: getattr(self, name) for name in _ARRAYS},
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        self.number = int(state["episode"])
-        self.steps = int(state["episode_step"])
-        self.env_steps = int(state["env_steps"])
-        self._seed = int(state["seed"])
-        self._actions = list(np.array(state["actions"]))
-        self.counts = {name: float(value) for name, value in state["counts"].items()}
+        self.play.load_state(state)
         self._due_s = float(state["due_s"])
         self._latest_arrival_s = float(state["latest_arrival_s"])
         self._awaited = set(state["awaited"])
-        for name in _ARRAYS:
-            getattr(self, name)[...] = state["arrays"][name]
-        self.step = self._parts.world.restore(self._seed, np.array(state["actions"]))
-
-
-_ARRAYS = ("returns", "lifetime_returns", "actions_taken", "missed", "_acted", "_ready")
+        self._ready[...] = state["arrays"]["_ready"]

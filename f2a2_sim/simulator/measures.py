@@ -58,21 +58,21 @@ class Measures:
         self._computing = computing
         self._exchange = exchange
         self._training = training
-        self._episodes = episodes
+        self._play = episodes.play
 
     def record_row(self, episode_end: bool) -> None:
         """Put the present values on record, and begin the next means."""
         self._exchange.drain()
         row = self.metrics(episode_end)
-        recorder, returns = self._context.recorder, self._episodes.returns
+        recorder, returns = self._context.recorder, self._play.returns
         recorder.row(**row)
         self._computing.forget_statistics()
         if episode_end:
-            recorder.episode(**episode_row(row, returns, self._episodes.steps))
+            recorder.episode(**episode_row(row, returns, self._play.steps))
 
     def metrics(self, episode_end: bool = False) -> dict[str, Any]:
         """The present values of the columns of ``metrics.parquet``."""
-        parts, episodes, now_s = self._context.parts, self._episodes, self._context.agenda.now_s
+        parts, play, now_s = self._context.parts, self._play, self._context.agenda.now_s
         outcome = parts.world.episode_summary() if episode_end else {}
         with self._context.stopwatch.part("consensus"):
             disagreement, dual_norm = parts.population.disagreement(), parts.population.dual_norm()
@@ -82,14 +82,14 @@ class Measures:
         breakdown = self._context.stopwatch.breakdown_s()
         return {
             "virtual_time_s": now_s,
-            "env_steps": episodes.env_steps,
-            "episode": episodes.number,
-            "episode_step": episodes.steps,
+            "env_steps": play.env_steps,
+            "episode": play.episode,
+            "episode_step": play.steps,
             "episode_end": episode_end,
             "updates": int(self._training.updates.sum()),
-            "return_mean_per_agent": float(episodes.returns.mean()),
-            **episodes.counts,
-            "alive": int(episodes.step.alive.sum()),
+            "return_mean_per_agent": float(play.returns.mean()),
+            **play.counts,
+            "alive": int(play.step.alive.sum()),
             "win": float(outcome.get("win", math.nan)),
             "online": int(self._presence.active().sum()),
             **self._computing.mean_statistics(),
@@ -104,7 +104,7 @@ class Measures:
             "in_flight": fates.in_flight,
             "duplicated": fates.duplicated,
             "bytes_sent": fates.bytes_sent,
-            "missed_deadlines": int(episodes.missed.sum()),
+            "missed_deadlines": int(play.missed.sum()),
             "utilisation": float(np.mean(busy_s / np.maximum(on_s, 1e-12))) if now_s > 0 else 0.0,
             "energy_j": float(parts.power.energy_j(on_s, busy_s).sum()),
             "wall_time_s": self._context.stopwatch.total_s(),
@@ -120,7 +120,7 @@ class Measures:
         """Seconds that each device has been off, ``[n]``."""
         return self._presence.off_s(self._context.agenda.now_s)
 
-    def devices_table(self, finished_episodes: int) -> dict[str, Any]:
+    def devices_table(self) -> dict[str, Any]:
         """Columns of ``tables/devices.parquet``."""
         parts, now_s = self._context.parts, self._context.agenda.now_s
         busy_s, off_s = self.busy_s(), self.off_s()
@@ -138,7 +138,7 @@ class Measures:
             "battery_empty": parts.power.remaining_j(on_s, busy_s) <= 0.0,
             "updates": self._training.updates,
             "consensus_rounds": self._exchange.round,
-            "actions": self._episodes.actions_taken,
-            "missed_deadlines": self._episodes.missed,
-            "return_mean": self._episodes.lifetime_returns / max(finished_episodes, 1),
+            "actions": self._play.actions_taken,
+            "missed_deadlines": self._play.missed,
+            "return_mean": self._play.lifetime_returns / max(self._play.finished_episodes, 1),
         }

@@ -84,12 +84,12 @@ class Simulation:
     @property
     def episode(self) -> int:
         """Number of the present episode, from 0."""
-        return self.episodes.number
+        return self.episodes.play.episode
 
     @property
     def env_steps(self) -> int:
         """Steps that the world has taken."""
-        return self.episodes.env_steps
+        return self.episodes.play.env_steps
 
     def start(self) -> None:
         """Begin a new run at time zero."""
@@ -124,8 +124,7 @@ class Simulation:
 
     def devices_table(self) -> dict[str, Any]:
         """Columns of ``tables/devices.parquet``."""
-        finished = self.episode + (1 if self.ended is not None and self.episodes.step.done else 0)
-        return self.measures.devices_table(finished)
+        return self.measures.devices_table()
 
     def links_table(self) -> dict[str, Any]:
         """Columns of ``tables/links.parquet``."""

@@ -127,12 +127,11 @@ class Deployment:
         members: Members | None = None,
         identity: Identity | None = None,
         limits: Limits | None = None,
-        log: Callable[[str], None] | None = None,
     ) -> Process:
         if self.curve:
             known = self.members if members is None else members
             whose = self.identities[name] if identity is None else identity
-            security = Security.curve(whose, known, log)
+            security = Security.curve(whose, known)
         else:
             security = Security.insecure()
         made = Process(security, Limits() if limits is None else limits)

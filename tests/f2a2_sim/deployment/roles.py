@@ -16,6 +16,7 @@ import yaml
 
 from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.results.summary import Summary
+from network.keys import WORLD, agent_name, make_keys
 from tests.f2a2_sim.deployment.proxy import Wire
 
 N_AGENTS = 3
@@ -47,10 +48,13 @@ def free_port() -> int:
 
 
 class Roles:
-    """A world and its agents, each a process of its own on this machine's loopback."""
+    """A world and its agents, each a process of its own on this machine's loopback; ``keys``: with CURVE."""
 
-    def __init__(self, folder: Path, **changes: Any) -> None:
+    def __init__(self, folder: Path, keys: bool = False, **changes: Any) -> None:
         self.folder = folder
+        self.keys = folder / "keys" if keys else None
+        if self.keys is not None:
+            make_keys(self.keys, [WORLD, *(agent_name(number) for number in range(N_AGENTS))])
         self.scenario = folder / "small.yaml"
         self.scenario.write_text(yaml.safe_dump({**SMALL, **changes}))
         self.world_dir = folder / "world"
@@ -74,17 +78,18 @@ class Roles:
             again = (self.world_dir / "scenario.yaml").exists()
             new = [str(self.scenario), "--out", str(self.world_dir)]
             command = ["world", *([str(self.world_dir), "--resume"] if again else new)]
-            command += ["--bind", self.endpoint, "--insecure", "-q"]
+            command += ["--bind", self.endpoint, "-q"]
         else:
             number = int(role.removeprefix("agent-"))
             world = self.endpoint
-            command = ["agent", "--id", str(number), "--insecure", "--out", str(self.agent_dir(number))]
+            command = ["agent", "--id", str(number), "--out", str(self.agent_dir(number))]
             command += ["--bind", f"tcp://127.0.0.1:{self.ports[number]}"]
             if number in self.wires:
                 to_world, to_agent = self.wires[number]
                 world = f"tcp://127.0.0.1:{to_world.port}"
                 command += ["--address", f"tcp://127.0.0.1:{to_agent.port}"]
             command += ["--world", world]
+        command += ["--insecure"] if self.keys is None else ["--keys", str(self.keys)]
         with open(self.folder / f"{role}.out", "ab") as out:
             self.processes[role] = subprocess.Popen(
                 [sys.executable, "-m", "f2a2_sim.cli", *command],

@@ -42,7 +42,7 @@ def world_steps(roles: Roles) -> int:
     if "simulation" in state:
         return 10**9
     steps = [m.fields["step"] + 1 for m in Journal.records(roles.world_dir / "journal")]
-    return max([int(state["env_steps"]), *steps])
+    return max([int(state["play"]["env_steps"]), *steps])
 
 
 def remembered(roles: Roles, number: int) -> int:

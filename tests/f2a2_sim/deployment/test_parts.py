@@ -16,7 +16,11 @@ from f2a2_sim.deployment.agent import reachable
 from f2a2_sim.deployment.clock import RunClock, WallAgenda
 from f2a2_sim.deployment.journal import Journal
 from f2a2_sim.deployment.policies import POLICY, Policies
-from f2a2_sim.deployment.sketch import mean_distance, sketch
+from f2a2_sim.deployment.roll import Roll
+from f2a2_sim.deployment.sketch import SUMS, mean_distance, sketch
+from f2a2_sim.results.folder import RunFolder
+from f2a2_sim.results.recorder import Recorder
+from f2a2_sim.simulator.checkpoint import find_checkpoint, read_checkpoint, write_checkpoint
 from network.wire import Message
 
 
@@ -147,6 +151,37 @@ def test_policies_of_no_use_change_nothing(bad: Message) -> None:
     assert not known.hear(bad)
     known.install(1)
     assert not known._learner.parameters.any()
+
+
+def test_a_world_that_comes_back_knows_what_agents_had_reported(tmp_path: Path) -> None:
+    report = say.Report(
+        step=30,
+        updates=7,
+        rounds=3,
+        statistics={"entropy": 1.5},
+        statistics_count=2,
+        dual_norm=0.5,
+        counts={"sent": 9, "delivered": 5, "lost": 1},
+        ages_s=[0.25],
+        update_s=[0.1, 0.2],
+        busy_act_s=0.5,
+        busy_learn_s=1.0,
+        busy_mix_s=0.25,
+        peak_memory_bytes=1000,
+    )
+    before, after = Roll(2), Roll(2)
+    before.note(1, report, np.arange(SUMS, dtype=np.float64), Recorder(0, 0))
+    before.off_s[0] = 3.0
+    folder = RunFolder.create("roll", tmp_path / "run")
+    write_checkpoint(folder, 1, {"roll": before.state()}, "roll", keep=1)
+    after.load_state(read_checkpoint(folder, find_checkpoint(folder), "roll")["roll"])
+    assert after.reports == {1: report}
+    assert after.of_each("updates").tolist() == [0, 7]
+    assert after.counts() == before.counts() and after.counts().in_flight == 3
+    assert after.update_s == [0.1, 0.2]
+    assert after.take_statistics()["entropy"] == before.take_statistics()["entropy"] == 0.75
+    assert after.utilisation(10.0).tolist() == [0.0, 0.175]
+    np.testing.assert_array_equal(after.sketches, before.sketches)
 
 
 def test_fields_are_taken_literally() -> None:

@@ -52,7 +52,7 @@ def test_in_realtime_a_slow_device_misses_every_deadline_and_the_default_action_
     metrics = simulation.recorder.metrics()
     alive_steps = 2 * 30 * 12 - int(np.nansum(metrics["deaths"][metrics["episode_end"]]))
     assert simulation.metrics()["missed_deadlines"] >= 0.9 * alive_steps
-    assert simulation.episodes.actions_taken.sum() == 0
+    assert simulation.episodes.play.actions_taken.sum() == 0
     assert simulation.now_s == pytest.approx(2 * (30 * 0.05 + 0.001), rel=1e-9)
     assert metrics["return_mean_per_agent"][-1] == pytest.approx(-0.005 * 30, abs=0.2)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -25,7 +25,7 @@ from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.results.progress import Progress, make_progress
 from f2a2_sim.results.recorder import Recorder, RowListener
 from f2a2_sim.results.report import write_report
-from f2a2_sim.results.summary import Baseline, Summary, build_summary
+from f2a2_sim.results.summary import Baseline, Status, Summary, build_summary
 from f2a2_sim.results.tables import DEVICES, LINKS, METRICS, Columns
 from f2a2_sim.results.tensorboard import TensorBoard
 from f2a2_sim.scenario.check import check_scenario
@@ -44,7 +44,6 @@ from f2a2_sim.simulator.stopwatch import Stopwatch
 
 _EVENTS_BETWEEN_LOOKS = 64
 _SHARE_OF_SAVING = 0.02  # of a run's real time, at most, where every_wall_s says when
-Status = Literal["finished", "interrupted", "running"]
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,4 @@ class Labour:
 def mean_of(sums: list[tuple[dict[str, float], int]]) -> dict[str, float]:
     """Means of many agents' statistics; NaN where there were no updates."""
     count = sum(n for _, n in sums)
-    return {
-        name: (sum(s[name] for s, n in sums if n) / count if count else math.nan) for name in STATISTICS
-    }
+    return {name: (sum(s[name] for s, n in sums if n) / count if count else math.nan) for name in STATISTICS}

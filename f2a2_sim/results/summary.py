@@ -24,6 +24,7 @@ def _null_unless_finite(value: Any) -> Any:
 
 
 Number = Annotated[float | None, BeforeValidator(_null_unless_finite)]
+Status = Literal["finished", "interrupted", "running"]
 
 
 class _Model(BaseModel):
@@ -95,7 +96,7 @@ class Summary(_Model):
     scenario: str
     seed: int
     versions: dict[str, str]
-    status: Literal["finished", "interrupted", "running"]
+    status: Status
     clock: Literal["virtual", "real"] = Field(
         "virtual", description="real: of a deployed run, whose times are measured and whose energy is not"
     )
@@ -135,7 +136,7 @@ def build_summary(
     scenario: str,
     seed: int,
     agents: int,
-    status: Literal["finished", "interrupted", "running"],
+    status: Status,
     totals: Mapping[str, Any],
     metrics: Mapping[str, Any],
     episodes: Mapping[str, Any],

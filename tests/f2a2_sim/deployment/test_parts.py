@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from f2a2_sim.deployment import messages as say
-from f2a2_sim.deployment.agent import reachable
 from f2a2_sim.deployment.clock import RunClock, WallAgenda
 from f2a2_sim.deployment.journal import Journal
+from f2a2_sim.deployment.links import reachable
 from f2a2_sim.deployment.policies import POLICY, Policies
 from f2a2_sim.deployment.roll import Roll
 from f2a2_sim.deployment.sketch import SUMS, mean_distance, sketch

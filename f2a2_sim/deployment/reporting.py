@@ -1,0 +1,65 @@
+"""What an agent reports to the world: its totals, and what has happened since its last report."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from f2a2_sim.deployment.messages import Report
+from f2a2_sim.deployment.sketch import sketch
+from f2a2_sim.results.recorder import Recorder
+
+if TYPE_CHECKING:
+    from f2a2_sim.deployment.assembly import AgentParts
+
+_HELD = 1024
+
+
+class Notes(Recorder):
+    """A recorder for one agent: it keeps the ages of the copies that were used, for the next report."""
+
+    def __init__(self) -> None:
+        super().__init__(timeline_agents=0, timeline_events=0)
+        self._kept: list[float] = []
+
+    def ages(self, ages_s: Any) -> None:
+        self._kept.extend(ages_s.tolist())
+        del self._kept[:-_HELD]
+
+    def take_ages(self) -> list[float]:
+        """The newest ages since this was last called."""
+        taken, self._kept = self._kept, []
+        return taken
+
+
+def make_report(
+    parts: AgentParts, refused: Mapping[str, int], step: int
+) -> tuple[Report, dict[str, NDArray[Any]]]:
+    """Fields and tensors of the report at that step; ``refused``: messages of peers, by reason."""
+    sums, count, update_s = parts.labour.take_statistics()
+    learner = parts.fleet.learner
+    report = Report(
+        step=step,
+        updates=parts.updates,
+        rounds=int(parts.exchange.round[parts.me]),
+        statistics=sums,
+        statistics_count=count,
+        dual_norm=float(learner.dual_norm(np.array([parts.row]))[0]),
+        counts={
+            **parts.carrier.counts.as_dict(),
+            "unusable": parts.carrier.unusable,
+            **{f"refused_{reason}": number for reason, number in refused.items()},
+        },
+        ages_s=parts.recorder.take_ages(),
+        update_s=update_s[-_HELD:],
+        busy_act_s=parts.labour.busy_s["act"],
+        busy_learn_s=parts.labour.busy_s["learn"],
+        busy_mix_s=parts.labour.busy_s["mix"],
+        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
+    shared = learner.shared_parameters()[parts.row]
+    return report, {"sketch": sketch(shared, parts.scenario.seed)}

@@ -7,16 +7,17 @@ clock (`WallAgenda`), the work (`Labour`) and the links (`ZmqCarrier`) are real.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 import f2a2_sim
 from f2a2_sim.deployment import messages as say
+from f2a2_sim.deployment import perception
 from f2a2_sim.deployment.agent_memory import AgentMemory
 from f2a2_sim.deployment.assembly import assemble
 from f2a2_sim.deployment.clock import RunClock
@@ -34,6 +35,7 @@ from network.wire import Message
 _HELLO_EVERY_S = 0.5
 _PING_EVERY_S = 1.0
 _LONGEST_POLL_S = 0.2
+_SHORTEST_STAY_S = 0.05
 _LAST_WORDS_S = 60.0  # for the world to take the final parameters
 _LAST_ROUND_S = 10.0
 
@@ -152,6 +154,11 @@ class AgentNode:
         parts.agenda.handle({"ping": self._on_ping, "checkpoint": self._on_checkpoint})
         self._acted_step = -1
         self._last_seen = -1, -1
+        self._acting = np.zeros(parts.n_agents, dtype=np.bool_)
+        """Who acts on the newest observation, where that has to be known."""
+        latencies = parts.scenario.world
+        self._patience_s = latencies.observation_latency_s + latencies.action_latency_s
+        self._steps_until_s = -math.inf
         self._heard_world_s = time.monotonic()
         parts.training.start()
         self._memory = AgentMemory(parts, folder, run_id)
@@ -179,9 +186,12 @@ class AgentNode:
                     f"{self._folder.path}; start it again to go on"
                 )
             due_s = min(parts.agenda.next_time_s(), parts.carrier.next_departure_s())
+            stays = self._stays()
+            if stays:
+                due_s = min(due_s, max(self._steps_until_s, self._clock() + _SHORTEST_STAY_S))
             wait_s = min(max(due_s - self._clock(), 0.0), _LONGEST_POLL_S)
             if wait_s > 0:
-                self._links.poll(wait_s, world=not self._must_finish_round())
+                self._links.poll(wait_s, world=not stays)
         parts.labour.work_off()
         if self._over is not None:
             self._end_round()
@@ -198,15 +208,25 @@ class AgentNode:
             if not self._hear_peers():
                 self._links.poll(0.05, world=False)
 
-    def _must_finish_round(self) -> bool:
-        """In lockstep, an update that is due and waits for the round to end comes before the next step."""
-        return self._lockstep and (self._parts.training.owes(self._me) or self._parts.labour.owes)
+    def _stays(self) -> bool:
+        """In lockstep, whether something comes before the next step: an update that is due and waits for the
+        round to end, or the neighbours' steps, for as long as the scenario's world takes for one."""
+        parts = self._parts
+        if not self._lockstep:
+            return False
+        if parts.training.owes(self._me) or parts.labour.owes:
+            return True
+        if parts.hearsay is None or self._clock() >= self._steps_until_s:
+            return False
+        neighbours = parts.carrier.in_neighbours(self._me)
+        there = self._acting[neighbours] & parts.presence.powered[neighbours]
+        return not parts.hearsay.has_heard(neighbours[there])
 
     # ------------------------------------------------------------ the world's messages
 
     def _hear_world(self) -> bool:
         """Take one message of the world, unless the agent may not hear it yet; whether there was one."""
-        if self._must_finish_round():
+        if self._stays():
             return False
         message = self._links.line.receive()
         if message is None:
@@ -252,24 +272,25 @@ class AgentNode:
         if told is None:
             return
         parts, memory = self._parts, self._memory
-        observations = self._observations(message)
+        observations = perception.observations(message, parts)
         if observations is None:
             return
         parts.exchange.hear_steps()
         self._heard_world_s = time.monotonic()
         if (told.step, told.episode) == self._last_seen:  # a world that has come back asks again
             if self._acted_step == told.step and told.alive and not told.done:
-                self._act_done(self._me, told.step)
+                self._say_action(told.step)
             return
         self._last_seen = told.step, told.episode
-        in_order = told.step == memory.last_step + 1
+        in_order = told.episode_step > 0 and told.step == memory.last_step + 1
         parts.population.observe(observations)
-        if told.episode_step > 0:
-            if told.acted and in_order:
-                self._remember(message, told)
-        else:
+        if not (in_order and self._remember(message, told)):
             parts.population.begin_episode(told.step)
         memory.last_step = told.step
+        if parts.hearsay is not None:
+            self._acting = perception.acting(message, parts.n_agents)
+            self._steps_until_s = self._clock() + self._patience_s
+            parts.hearsay.advance(told.step, acting=not told.done)
         if told.alive and not told.done:
             parts.labour.request_actions(np.array([self._me]), told.step)
             parts.labour.act()
@@ -280,30 +301,16 @@ class AgentNode:
         if told.report:
             self._report(told.step)
 
-    def _observations(self, message: Message) -> list[NDArray[np.float32]] | None:
-        """What each agent sees, zeros for those of whom nothing is told; None if it has not their shapes."""
-        specs, rollouts = self._parts.world.agents, self._parts.world.rollouts
-        before = () if rollouts == 1 else (rollouts,)
-        seen = [np.zeros((*before, spec.observation_size), dtype=np.float32) for spec in specs]
-        for agent in range(len(specs)) if self._parts.sees_all else [self._me]:
-            told = message.tensors.get(f"observation_{agent}")
-            if told is None or told.shape != seen[agent].shape or told.dtype != np.float32:
-                return None
-            seen[agent] = told
-        return seen
-
-    def _remember(self, message: Message, told: say.Observe) -> None:
-        """Store what followed from the agent's last action; others' rewards are nothing to it."""
-        n, rollouts = self._parts.n_agents, self._parts.world.rollouts
-        shape = (n,) if rollouts == 1 else (n, rollouts)
-        reward, played = message.tensors.get("reward"), message.tensors.get("played")
-        if reward is None or played is None or reward.shape != shape[1:] or played.shape != shape:
-            return
-        rewards = np.zeros(shape, dtype=np.float32)
-        rewards[self._me] = reward
-        terminated = np.zeros(n, dtype=np.bool_)
-        terminated[self._me] = told.terminated
-        self._parts.population.remember(np.array([self._me]), rewards, terminated, np.array(played))
+    def _remember(self, message: Message, told: say.Observe) -> bool:
+        """Store what followed from the agent's last action; False if the message does not say it."""
+        outcome = perception.outcome(message, told, self._parts)
+        if outcome is None:
+            return False
+        # An agent that has come back does not know what it acted on before.
+        acted = told.acted and self._acted_step == told.step - 1
+        rows = np.array([self._me] if acted else [], dtype=np.int64)
+        self._parts.population.remember(rows, outcome.rewards, outcome.terminated, outcome.actions)
+        return True
 
     def _on_pong(self, message: Message) -> None:
         told = say.read(say.Pong, message)
@@ -319,7 +326,11 @@ class AgentNode:
 
     def _act_done(self, agent: int, step: int) -> None:
         self._acted_step = step
-        action = np.asarray(self._parts.population.actions[agent], dtype=np.int64)
+        self._parts.exchange.tell_step(agent, step)
+        self._say_action(step)
+
+    def _say_action(self, step: int) -> None:
+        action = np.asarray(self._parts.population.actions[self._me], dtype=np.int64)
         self._links.say("act", say.Act(step=step), {"action": action})
 
     def _report(self, step: int) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from f2a2_sim.deployment.assembly import AgentParts
+from f2a2_sim.deployment.hearsay import Step
 from f2a2_sim.deployment.journal import Journal
+from f2a2_sim.learners.base import Learner
 from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.simulator.checkpoint import find_checkpoint, list_checkpoints, read_checkpoint, write_checkpoint
 from network.wire import Message
@@ -70,12 +74,17 @@ class AgentMemory:
             parts.exchange.wait_anew()
         kept = 0
         for message in self._journal.read():
-            if message.fields.get("run") == self._run_id and message.sequence > self.last_step:
-                names = sorted(message.tensors, key=int)
-                parts.fleet.learner.remember(*(np.array(message.tensors[name]) for name in names))
+            if message.fields.get("run") != self._run_id or message.sequence <= self.last_step:
+                continue
+            self._read(message, parts.fleet.learner)
+            if message.kind == "transition":
                 self.last_step = message.sequence
                 kept += 1
+        if kept:
+            parts.population.drop_postponed()  # it is among them
         parts.population.when_remembered(self._keep)
+        if parts.hearsay is not None:
+            parts.hearsay.when_amended = self._keep_heard
         parts.agenda.look()
         self._saved_at_s = parts.agenda.now_s
         if not there and not kept:
@@ -85,10 +94,48 @@ class AgentMemory:
 
     def _keep(self, arguments: tuple[Any, ...]) -> None:
         """Write down what the learner has just been given to remember."""
-        tensors = {str(k): np.ascontiguousarray(value) for k, value in enumerate(arguments)}
+        self._write("transition", {}, _tensors(arguments))
+
+    def _keep_heard(self, back: int, agent: int, step: Step) -> None:
+        """Write down what has been put into the replay afterwards."""
+        fields = {"back": back, "agent": agent, "step": step.number}
+        self._write("heard", fields, {"observation": step.observation, "action": step.actions})
+
+    def _read(self, record: Message, learner: Learner) -> None:
+        """Do once more what a record of the journal says."""
+        if record.kind == "transition":
+            learner.remember(*_arguments(record.tensors))
+        elif self._parts.hearsay is not None:
+            observation, actions = record.tensors["observation"], record.tensors["action"]
+            back, agent = int(record.fields["back"]), int(record.fields["agent"])
+            self._parts.hearsay.replay.amend(back, agent, np.array(observation), np.array(actions))
+
+    def _write(self, kind: str, fields: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> None:
+        number = self.last_step + 1
         self._journal.append(
-            Message("transition", self._parts.me, 0, self.last_step + 1, 0.0, {"run": self._run_id}, tensors)
+            Message(kind, self._parts.me, 0, number, 0.0, {"run": self._run_id, **fields}, tensors)
         )
 
     def close(self) -> None:
         self._journal.close()
+
+
+def _tensors(arguments: tuple[Any, ...]) -> dict[str, NDArray[Any]]:
+    """What a learner is given to remember, by position; a pair's members with a dot: "7.0", "7.1"."""
+    tensors: dict[str, NDArray[Any]] = {}
+    for place, value in enumerate(arguments):
+        if isinstance(value, tuple):
+            tensors |= {f"{place}.{k}": np.ascontiguousarray(member) for k, member in enumerate(value)}
+        else:
+            tensors[str(place)] = np.ascontiguousarray(value)
+    return tensors
+
+
+def _arguments(tensors: Mapping[str, NDArray[Any]]) -> list[Any]:
+    """The inverse of `_tensors`."""
+    arguments: dict[int, Any] = {}
+    for name in sorted(tensors, key=float):
+        place, _, member = name.partition(".")
+        value = np.array(tensors[name])
+        arguments[int(place)] = (*arguments.get(int(place), ()), value) if member else value
+    return [arguments[place] for place in sorted(arguments)]

@@ -9,11 +9,12 @@ import torch
 import yaml
 
 from f2a2_sim.deployment.clock import RunClock, WallAgenda
+from f2a2_sim.deployment.hearsay import AmendableReplay, Hearsay
 from f2a2_sim.deployment.labour import Labour
 from f2a2_sim.deployment.links import AgentLinks
 from f2a2_sim.deployment.messages import Welcome
 from f2a2_sim.deployment.policies import Policies
-from f2a2_sim.deployment.remote import CopyCargo, RemoteWorld
+from f2a2_sim.deployment.remote import AgentCargo, CopyCargo, RemoteWorld
 from f2a2_sim.deployment.reporting import Notes
 from f2a2_sim.learners.base import joint_information
 from f2a2_sim.learners.joint.base import JointFleet
@@ -40,7 +41,7 @@ class AgentParts:
     scenario: Scenario
     world: RemoteWorld
     sees_all: bool
-    """Whether it is told everybody's observations and actions."""
+    """Whether the world tells it everybody's observations and actions."""
     streams: Streams
     agenda: WallAgenda
     carrier: ZmqCarrier
@@ -55,6 +56,8 @@ class AgentParts:
     training: Training
     policies: Policies | None
     """Of the others, where learners know each other's."""
+    hearsay: Hearsay | None
+    """Of the others' steps, where learners know those by message."""
 
     @property
     def n_agents(self) -> int:
@@ -99,8 +102,13 @@ def assemble(
     world = RemoteWorld(specs, welcome.rollouts)
     population = build_population(scenario, world, carrier, streams, torch.device("cpu"), here=np.array([me]))
     fleet, row = population.fleet_of(me)
-    if fleet.consensus is not None:
-        carrier.cargo = CopyCargo(fleet.consensus)
+    hearsay = None
+    if scenario.learner.information == "network":
+        assert isinstance(fleet.learner, JointFleet)
+        hearsay = Hearsay(me, specs, population, _amendable(fleet.learner))
+        population.knowledge = hearsay
+    copies = None if fleet.consensus is None else CopyCargo(fleet.consensus)
+    carrier.cargo = AgentCargo(copies, hearsay)
     recorder = Notes()
     presence = Presence(np.ones(n, dtype=np.bool_))
     setting = Setting(scenario, population, carrier, streams, agenda, recorder, Stopwatch())
@@ -117,7 +125,7 @@ def assemble(
         me=me,
         scenario=scenario,
         world=world,
-        sees_all=joint_information(scenario.learner.name),
+        sees_all=joint_information(scenario.learner.name) and hearsay is None,
         streams=streams,
         agenda=agenda,
         carrier=carrier,
@@ -130,7 +138,23 @@ def assemble(
         exchange=exchange,
         training=training,
         policies=policies,
+        hearsay=hearsay,
     )
+
+
+def _amendable(learner: JointFleet) -> AmendableReplay:
+    """A replay of the same sizes instead of the learner's own, which is empty."""
+    config, setup = learner.config, learner.setup
+    learner.replay = replay = AmendableReplay(
+        learner.n_agents,
+        max(setup.observation_sizes),
+        setup.n_actions,
+        config.replay_transitions,
+        setup.rollouts,
+        with_ages=True,
+        device=learner.replay.device,
+    )
+    return replay
 
 
 def _emulator(scenario: Scenario, n: int) -> SimulatedCarrier:

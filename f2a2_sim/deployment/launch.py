@@ -30,15 +30,6 @@ _GRACE_S = 30.0  # for agents to end after they have been told to
 _MOST_PROCESSES = 16
 
 
-def check_deployable(scenario: Scenario) -> None:
-    """Raise UsageError for a scenario that can be simulated but not deployed."""
-    if scenario.learner.information == "network":
-        raise UsageError(
-            "learner.information = network: can be simulated, but not deployed yet; "
-            "use information: accessible"
-        )
-
-
 def host_world(
     scenario: Scenario,
     bind: str,
@@ -47,7 +38,6 @@ def host_world(
     progress: bool = True,
 ) -> tuple[RunFolder, Summary]:
     """Host a scenario's world until its run is over; the folder and the summary of the run."""
-    check_deployable(scenario)
     folder = RunFolder.create(scenario.name, out)
     with folder.lock():
         folder.write_scenario(dump_scenario(scenario))
@@ -132,7 +122,6 @@ def launch(
 
     ``processes``: how many processes share the agents; None = one each, at most 16.
     """
-    check_deployable(scenario)
     n = len(build_world(scenario).agents)
     count = _processes_for(n, processes)
     folder = RunFolder.create(scenario.name, out)

@@ -10,14 +10,16 @@ ping         to world    what time is it
 welcome      to agent    the scenario, and the time of the run
 refuse       to agent    it cannot take part, and why
 roster       to agent    where everybody is, and who is there
-observe      to agent    tensors ``observation_N`` (its own, or with joint critics everybody's), and after the
-                         first step ``reward`` and everybody's ``played``
+observe      to agent    tensors ``observation_N``, and after the first step ``reward`` and ``played``, of its
+                         own; with joint critics and accessible information everybody's observations and
+                         actions; with information by the network ``acting``, who acts on it
 pong         to agent    the time of the run
 stop         to agent    the run is over
 taken        to agent    its final parameters have come
 ===========  ==========  ================================================================================
 
-Between agents: ``copy`` (`network.zmq_carrier`), and ``policy`` where learners know each other's policies.
+Between agents: ``copy`` (`network.zmq_carrier`) of parameters, or of a step where those come by message, and
+``policy`` where learners know each other's policies.
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from f2a2_sim.consensus.group import ConsensusGroup
+from f2a2_sim.deployment.hearsay import Hearsay
+from f2a2_sim.simulator.knowledge import step_of, version_of
 from f2a2_sim.worlds.base import AgentSpec
 from network.wire import Message
 
@@ -23,8 +25,30 @@ class RemoteWorld:
     rollouts: int
 
 
+class AgentCargo:
+    """What an agent's counted messages carry (`network.zmq_carrier.Cargo`): copies of its shared parameters,
+    and its steps where others learn of them by message."""
+
+    def __init__(self, copies: CopyCargo | None, hearsay: Hearsay | None) -> None:
+        self._copies = copies
+        self._hearsay = hearsay
+
+    def pack(self, version: int) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]:
+        if version < 0:
+            assert self._hearsay is not None
+            return self._hearsay.own(int(step_of(np.array(version))))
+        assert self._copies is not None
+        return self._copies.pack(version)
+
+    def unpack(self, message: Message) -> int | None:
+        if "step" in message.fields:
+            step = None if self._hearsay is None else self._hearsay.admit(message)
+            return None if step is None else version_of(step)
+        return None if self._copies is None else self._copies.unpack(message)
+
+
 class CopyCargo:
-    """Copies of an agent's shared parameters as messages, and back (`network.zmq_carrier.Cargo`)."""
+    """Copies of an agent's shared parameters as messages, and back."""
 
     def __init__(self, group: ConsensusGroup) -> None:
         self._group = group

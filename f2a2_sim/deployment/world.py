@@ -72,7 +72,10 @@ class WorldServer:
         self._interrupted = interrupted
         self._deployment = scenario.deployment
         self._lockstep = scenario.world.mode == "lockstep"
-        self._joint = joint_information(scenario.learner.name)
+        self._told_all = (
+            joint_information(scenario.learner.name) and scenario.learner.information == "accessible"
+        )
+        self._told_who_acts = scenario.learner.information == "network"
 
         self._world = world = build_world(scenario)
         self._n = n = len(world.agents)
@@ -223,11 +226,13 @@ class WorldServer:
                 last=last,
                 report=report,
             )
-            seen = range(self._n) if self._joint else [agent]
+            seen = range(self._n) if self._told_all else [agent]
             tensors = {f"observation_{other}": observations[other] for other in seen}
+            if self._told_who_acts:
+                tensors["acting"] = step.alive
             if play.steps > 0:
                 tensors["reward"] = np.array(step.rewards[agent])
-                tensors["played"] = play.played[-1]
+                tensors["played"] = play.played[-1] if self._told_all else np.array(play.played[-1][agent])
             self._links.say(agent, "observe", told, tensors)
 
     # ------------------------------------------------------------ hearing

@@ -24,6 +24,7 @@ from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.scenario.fleet import plan_fleet
 from f2a2_sim.scenario.schema import Scenario
 from f2a2_sim.simulator.checkpoint import find_checkpoint, read_policies
+from f2a2_sim.simulator.knowledge import Knowledge
 from f2a2_sim.simulator.parts import Parts
 from f2a2_sim.simulator.population import Fleet, Population
 from f2a2_sim.worlds.base import AgentSpec, World
@@ -138,8 +139,8 @@ def build_population(
             learner.gather(*random_trajectories(scenario, moa.trajectories, moa.trajectory_steps, streams))
         works = (_UNCOUNTED, _UNCOUNTED) if here is not None else (learner.act_work(), learner.update_work())
         fleets.append(Fleet(ids, learner, consensus, *works, members=members))
-    by_network = scenario.learner.information == "network"
-    return Population(fleets, seeds, streams, world.rollouts, by_network)
+    knowledge = Knowledge(n) if scenario.learner.information == "network" else None
+    return Population(fleets, seeds, streams, world.rollouts, knowledge)
 
 
 def random_trajectories(

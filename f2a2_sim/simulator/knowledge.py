@@ -76,6 +76,9 @@ class Knowledge:
         following[every, every] = t + 1
         return Ages(_age(t, known), _age(t + 1, following))
 
+    def complete(self, transition: tuple[Any, ...]) -> None:
+        """Called after `ages`, with what is about to be remembered: everybody's steps are in it already."""
+
     def state(self) -> dict[str, Any]:
         return {"newest": self._newest, "step": self._step, "first": self._first}
 

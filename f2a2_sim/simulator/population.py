@@ -72,7 +72,7 @@ class Population:
         initial_seeds: list[int],
         streams: Streams,
         rollouts: int = 1,
-        informed_by_network: bool = False,
+        knowledge: Knowledge | None = None,
     ) -> None:
         self.fleets = fleets
         self.rollouts = rollouts
@@ -88,7 +88,8 @@ class Population:
             self._fleet_of[fleet.everybody] = index
             self._row_of[fleet.ids] = np.arange(len(fleet.ids))
             self._sender_of[fleet.everybody] = np.arange(len(fleet.everybody))
-        self._knowledge = Knowledge(self.n_agents) if informed_by_network else None
+        self.knowledge = knowledge
+        """Who has heard of which step, where that comes by message."""
         self._postponed: tuple[Any, ...] | None = None  # a transition, until messages about it may have come
         self._joint = bool(getattr(fleets[0].learner, "joint_information", False))
         self._when_remembered: Callable[[tuple[Any, ...]], None] | None = None
@@ -164,7 +165,7 @@ class Population:
         """
         if self._joint:
             shape = (self.n_agents, self.rollouts)
-            logits = self._logits[0] if self._knowledge is None else self._logits[0].copy()
+            logits = self._logits[0] if self.knowledge is None else self._logits[0].copy()
             transition = (self._acted_on[0], played.reshape(shape), logits, rewards.reshape(shape))
             self._remember_jointly(agents, *transition, self._observations[0], terminal)
             return
@@ -195,7 +196,7 @@ class Population:
 
     def _remember_jointly(self, agents: IntArray, *transition: Any) -> None:
         """At once, or, where the others' steps come by message, when the next one is complete."""
-        if self._knowledge is not None:
+        if self.knowledge is not None:
             self._remember_postponed()
             self._postponed = (agents, *transition)
         elif agents.size:
@@ -203,30 +204,38 @@ class Population:
 
     def _remember_postponed(self) -> None:
         if self._postponed is not None:
-            assert self._knowledge is not None
-            ages = self._knowledge.ages()
-            fleet: Any = self.fleets[0].learner
-            fleet.remember(*self._postponed, (ages.now, ages.following))
+            assert self.knowledge is not None
+            ages = self.knowledge.ages()
+            self.knowledge.complete(self._postponed)
+            self._give(self.fleets[0], *self._postponed, (ages.now, ages.following))
             self._postponed = None
+
+    def drop_postponed(self) -> None:
+        """Forget the transition that waits for messages, which has been remembered in another way."""
+        self._postponed = None
 
     def begin_episode(self, step: int) -> None:
         """The world begins anew with its observation number ``step``."""
-        if self._knowledge is not None:
+        if self.knowledge is not None:
             self._remember_postponed()
-            self._knowledge.begin_episode(step)
+            self.knowledge.begin_episode(step)
 
     def about_to_remember(self, agents: IntArray) -> IntArray:
         """Whose replay changes when ``agents`` are given a transition (see `remember`)."""
-        if self._knowledge is None:
+        if self.knowledge is None:
             return agents
         return np.empty(0, dtype=np.int64) if self._postponed is None else np.asarray(self._postponed[0])
 
     def step_message_bytes(self, agent: int) -> int | None:
         """Size of what an agent tells the others of a step; None where it need not."""
-        if self._knowledge is None:
+        if self.knowledge is None:
             return None
         size = self.fleets[0].learner.setup.observation_sizes[agent]  # type: ignore[attr-defined]
         return HEADER_BYTES + 4 * self.rollouts * (int(size) + 1)
+
+    def present_step(self, agent: int) -> tuple[NDArray[np.float32], IntArray]:
+        """What an agent sees now ``[rollouts, size]``, padded, and its newest action ``[rollouts]``."""
+        return self._observations[0][agent], self.actions[agent].reshape(self.rollouts)
 
     def can_update(self, agents: IntArray) -> BoolArray:
         able = np.zeros(len(agents), dtype=np.bool_)
@@ -254,8 +263,8 @@ class Population:
         rounds = np.zeros(len(receivers), dtype=np.int64)
         told = versions < 0
         if told.any():
-            assert self._knowledge is not None
-            self._knowledge.hear(receivers[told], senders[told], step_of(versions[told]))
+            assert self.knowledge is not None
+            self.knowledge.hear(receivers[told], senders[told], step_of(versions[told]))
             kept = np.flatnonzero(~told)
             rounds[kept] = self.deliver(receivers[kept], senders[kept], versions[kept], sent_s[kept])
             return rounds
@@ -274,8 +283,8 @@ class Population:
         """The agent loses its memory, and starts from the copy it last published, or from the beginning."""
         fleet, row = self.fleet_of(agent)
         only = np.array([row])
-        if self._knowledge is not None:
-            self._knowledge.forget(agent)
+        if self.knowledge is not None:
+            self.knowledge.forget(agent)
             if self._postponed is not None:
                 agents, *transition = self._postponed
                 self._postponed = (agents[agents != agent], *transition)
@@ -327,7 +336,7 @@ class Population:
             "acted_on": list(self._acted_on),
             "logits": list(self._logits),
             "actions": self.actions,
-            "knowledge": None if self._knowledge is None else self._knowledge.state(),
+            "knowledge": None if self.knowledge is None else self.knowledge.state(),
             "postponed": None if self._postponed is None else list(self._postponed),
         }
 
@@ -345,8 +354,8 @@ class Population:
         self._acted_on = [np.array(a) for a in state["acted_on"]]
         self._logits = [np.array(a) for a in state["logits"]]
         self.actions[...] = state["actions"]
-        if self._knowledge is not None:
-            self._knowledge.load_state(state["knowledge"])
+        if self.knowledge is not None:
+            self.knowledge.load_state(state["knowledge"])
         postponed = state["postponed"]
         self._postponed = None if postponed is None else tuple(np.array(part) for part in postponed)
 

@@ -21,12 +21,17 @@ BATTLE = [
     "learner.batch_size=32",
 ]
 TREASURES = ["world.episode_steps=60", "duration.episodes=2"]
+HEARSAY = [*TREASURES, "learner.information=network", "network.topology={kind: ring}"]
 
 
 @pytest.mark.parametrize(
     ("name", "changes", "updates", "insecure"),
-    [("battle_16", BATTLE, 12 * 11, True), ("ctc_8", TREASURES, 8 * 12, False)],
-    ids=["isac_battle", "sac_treasures"],
+    [
+        ("battle_16", BATTLE, 12 * 11, True),
+        ("ctc_8", TREASURES, 8 * 12, False),
+        ("ctc_8", HEARSAY, 8 * 12, True),
+    ],
+    ids=["isac_battle", "sac_treasures", "sac_treasures_by_messages"],
 )
 def test_simulated_and_real_runs_are_equal(
     name: str, changes: list[str], updates: int, insecure: bool, tmp_path: Path

@@ -7,6 +7,7 @@ turned into a message's content, and back, by a `Cargo`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -128,23 +129,28 @@ class ZmqCarrier:
     def broadcast(self, now_s: float, senders: Ints, versions: Ints, size_bytes: int | Ints) -> Sends:
         """Send the agent's message to each of its neighbours; ``senders`` is this agent alone.
 
-        When a message arrives only an emulator knows; without one ``arrival_s`` is inf.
+        When a message arrives only an emulator knows; without one ``arrival_s`` is inf, and the times of
+        transmission are those of packing and of handing over to each socket.
         """
         assert senders.tolist() == [self.agent], "a real carrier sends for its own agent only"
         assert self.cargo is not None, "a carrier needs cargo before its first broadcast"
+        began = time.perf_counter()
         receivers = self.out_neighbours(self.agent)
         frames = self._frames(COPY, now_s, *self.cargo.pack(int(versions[0])))
         self._own["sent"][receivers] += 1
         if self._emulator is not None:
             return self._emulate(now_s, senders, size_bytes, frames)
         size = int(np.max(size_bytes))
-        for receiver in receivers.tolist():
+        handed_over_s = np.empty(len(receivers))
+        for place, receiver in enumerate(receivers.tolist()):
             self._bytes_sent += size
             self._offer(receiver, frames, size)
+            handed_over_s[place] = time.perf_counter()
         count = len(receivers)
-        at_s = np.full(count, now_s)
+        ends_s = now_s + (handed_over_s - began)
+        starts_s = np.concatenate([[now_s], ends_s])[:count]
         fate = np.full(count, Fate.IN_FLIGHT, dtype=np.int8)
-        return Sends(np.full(count, self.agent), receivers, at_s, at_s, np.full(count, np.inf), fate)
+        return Sends(np.full(count, self.agent), receivers, starts_s, ends_s, np.full(count, np.inf), fate)
 
     def tell(
         self,

@@ -109,10 +109,11 @@ def assemble(
         population.knowledge = hearsay
     copies = None if fleet.consensus is None else CopyCargo(fleet.consensus)
     carrier.cargo = AgentCargo(copies, hearsay)
-    recorder = Notes()
+    timeline_agents = scenario.record.timeline_agents if scenario.record.timeline_events else 0
+    recorder = Notes(timeline_agents)
     presence = Presence(np.ones(n, dtype=np.bool_))
     setting = Setting(scenario, population, carrier, streams, agenda, recorder, Stopwatch())
-    labour = Labour(population)
+    labour = Labour(population, agenda, recorder)
     exchange = Exchange(setting, presence, labour)
     training = Training(setting, labour, exchange)
     exchange.when_mixed(training.mixed)

@@ -9,6 +9,8 @@ from collections.abc import Callable
 import numpy as np
 
 from devices.compute import Work
+from f2a2_sim.deployment.clock import WallAgenda
+from f2a2_sim.results.recorder import Recorder
 from f2a2_sim.simulator.parts import IntArray
 from f2a2_sim.simulator.population import STATISTICS, Population
 
@@ -16,8 +18,10 @@ from f2a2_sim.simulator.population import STATISTICS, Population
 class Labour:
     """What has been asked for and not been done; acting comes before averaging, and that before updates."""
 
-    def __init__(self, population: Population) -> None:
+    def __init__(self, population: Population, agenda: WallAgenda, recorder: Recorder) -> None:
         self._population = population
+        self._agenda = agenda
+        self._recorder = recorder
         self._acts: list[tuple[IntArray, int]] = []
         self._mixes: list[int] = []
         self._updates: list[int] = []
@@ -66,7 +70,7 @@ class Labour:
                 agent = self._mixes.pop(0)
                 began = time.perf_counter()
                 self._mix_done(agent)
-                self.busy_s["mix"] += time.perf_counter() - began
+                self.busy_s["mix"] += self._done(agent, "learn", began)
             elif self._updates and self.may_update():
                 agents = np.array(sorted(self._updates))
                 self._updates = []
@@ -80,20 +84,27 @@ class Labour:
         began = time.perf_counter()
         self._population.settle_before_reading()
         self._population.act(agents)
-        self.busy_s["act"] += time.perf_counter() - began
+        self.busy_s["act"] += self._done(int(agents[0]), "act", began)
 
     def _update(self, agents: IntArray) -> None:
         began = time.perf_counter()
         self._population.settle()
         settled = time.perf_counter()
         sums = self._population.update(agents)
-        ended = time.perf_counter()
+        update_s = self._done(int(agents[0]), "learn", settled)
         self.busy_s["mix"] += settled - began
-        self.busy_s["learn"] += ended - settled
-        self.update_s.append(ended - settled)
+        self.busy_s["learn"] += update_s
+        self.update_s.append(update_s)
         for name, value in sums.items():
             self._statistics[name] += value
         self._count += len(agents)
+
+    def _done(self, agent: int, kind: str, began: float) -> float:
+        """How long something took that has just ended; it is put on record, and it is later now."""
+        took_s = time.perf_counter() - began
+        self._agenda.look()
+        self._recorder.event(agent, kind, self._agenda.now_s - took_s, self._agenda.now_s)
+        return took_s
 
     def take_statistics(self) -> tuple[dict[str, float], int, list[float]]:
         """Sums over the updates since this was last called, how many there were, and how long each took."""

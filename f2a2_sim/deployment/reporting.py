@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from f2a2_sim.deployment.messages import Report
 from f2a2_sim.deployment.sketch import sketch
-from f2a2_sim.results.recorder import Recorder
+from f2a2_sim.deployment.spans import SPANS_PER_REPORT, as_tensor
+from f2a2_sim.results.recorder import Recorder, RowStore
+from f2a2_sim.results.tables import TIMELINE
 
 if TYPE_CHECKING:
     from f2a2_sim.deployment.assembly import AgentParts
@@ -20,10 +22,11 @@ _HELD = 1024
 
 
 class Notes(Recorder):
-    """A recorder for one agent: it keeps the ages of the copies that were used, for the next report."""
+    """A recorder for one agent: it keeps ages of the copies that were used, and a timeline if it is to, for
+    the next report."""
 
-    def __init__(self) -> None:
-        super().__init__(timeline_agents=0, timeline_events=0)
+    def __init__(self, timeline_agents: int) -> None:
+        super().__init__(timeline_agents, SPANS_PER_REPORT)
         self._kept: list[float] = []
 
     def ages(self, ages_s: Any) -> None:
@@ -34,6 +37,11 @@ class Notes(Recorder):
         """The newest ages since this was last called."""
         taken, self._kept = self._kept, []
         return taken
+
+    def take_timeline(self) -> NDArray[np.float64]:
+        """What was done since this was last called; see `spans.as_tensor`."""
+        taken, self._timeline = self._timeline, RowStore(TIMELINE, codes=("kind",))
+        return as_tensor(taken.columns())
 
 
 def make_report(
@@ -62,4 +70,6 @@ def make_report(
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
     shared = learner.shared_parameters()[parts.row]
-    return report, {"sketch": sketch(shared, parts.scenario.seed)}
+    tensors: dict[str, NDArray[Any]] = {"sketch": sketch(shared, parts.scenario.seed)}
+    spans = parts.recorder.take_timeline()
+    return report, tensors | ({"spans": spans} if len(spans) else {})

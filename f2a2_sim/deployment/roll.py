@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from f2a2_sim.deployment.labour import mean_of
 from f2a2_sim.deployment.messages import Report
 from f2a2_sim.deployment.sketch import SUMS, mean_distance
+from f2a2_sim.deployment.spans import Spans
 from f2a2_sim.results.recorder import Recorder
 from f2a2_sim.simulator.population import STATISTICS
 from network.messages import MessageCounts
@@ -22,8 +23,9 @@ _FATES = ("sent", "duplicated", "delivered", "lost", "queue_dropped", "expired",
 class Roll:
     """Every agent's endpoint, presence and newest report; agents are numbered 0 .. n-1."""
 
-    def __init__(self, n_agents: int) -> None:
+    def __init__(self, n_agents: int, spans: Spans) -> None:
         self.n_agents = n_agents
+        self.spans = spans
         self.endpoints: dict[int, str] = {}
         self.ready: set[int] = set()
         self.absent = np.ones(n_agents, dtype=np.bool_)
@@ -44,9 +46,13 @@ class Roll:
         """Who has never been heard of."""
         return [agent for agent in range(self.n_agents) if agent not in self.endpoints]
 
-    def note(self, agent: int, report: Report, sketch: NDArray[Any] | None, recorder: Recorder) -> None:
+    def note(
+        self, agent: int, report: Report, tensors: Mapping[str, NDArray[Any]], recorder: Recorder
+    ) -> None:
         """Take an agent's report."""
+        sketch = tensors.get("sketch")
         self.reports[agent] = report
+        self.spans.add(agent, report.step, tensors.get("spans"))
         if sketch is not None and sketch.shape == (SUMS,):
             self.sketches[agent] = sketch
         self._sums.append((report.statistics, report.statistics_count))
@@ -93,6 +99,7 @@ class Roll:
             "reports": {str(agent): report.model_dump() for agent, report in self.reports.items()},
             "sums": self._sums,
             "update_s": np.array(self.update_s),
+            "spans": self.spans.state(),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -101,6 +108,7 @@ class Roll:
         self.reports = {int(agent): Report(**report) for agent, report in state["reports"].items()}
         self._sums = [(dict(sums), int(count)) for sums, count in state["sums"]]
         self.update_s = np.array(state["update_s"]).tolist()
+        self.spans.load_state(state["spans"])
 
 
 def _complete(sums: Mapping[str, float]) -> dict[str, float]:

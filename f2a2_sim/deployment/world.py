@@ -17,6 +17,7 @@ from f2a2_sim.deployment import messages as say
 from f2a2_sim.deployment.attendance import Attendance, names
 from f2a2_sim.deployment.clock import RunClock
 from f2a2_sim.deployment.roll import Roll
+from f2a2_sim.deployment.spans import Spans
 from f2a2_sim.deployment.world_links import WorldLinks
 from f2a2_sim.deployment.world_measures import WorldMeasures
 from f2a2_sim.deployment.world_memory import WorldMemory
@@ -80,7 +81,8 @@ class WorldServer:
         self._world = world = build_world(scenario)
         self._n = n = len(world.agents)
         self._clock = clock = RunClock()
-        self._roll = roll = Roll(n)
+        record = scenario.record
+        self._roll = roll = Roll(n, Spans(record.timeline_agents, record.timeline_events))
         stopwatch, recorder = Stopwatch(), Recorder(0, 0, [display])
         self._play = play = Play(world, Streams(scenario.seed, dense_ids=n), stopwatch)
         self._measures = WorldMeasures(scenario, world, play, roll, recorder, stopwatch, clock)
@@ -276,7 +278,7 @@ class WorldServer:
     def _on_report(self, message: Message) -> None:
         report = say.read(say.Report, message)
         if report is not None:
-            self._measures.note(message.sender, report, message.tensors.get("sketch"))
+            self._measures.note(message.sender, report, message.tensors)
             if report.step >= self._play.env_steps:
                 self._reports_due.discard(message.sender)
             self._attendance.heard_of(message.sender)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import resource
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from f2a2_sim.deployment.roll import Roll
 from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.results.recorder import Recorder, RowStore
 from f2a2_sim.results.summary import Baseline, Status, Summary, build_summary
-from f2a2_sim.results.tables import DEVICES, LINKS
+from f2a2_sim.results.tables import DEVICES, LINKS, TIMELINE
 from f2a2_sim.scenario.schema import Scenario
 from f2a2_sim.simulator.measures import episode_row
 from f2a2_sim.simulator.play import Play
@@ -46,9 +47,9 @@ class WorldMeasures:
         self._stopwatch = stopwatch
         self._clock = clock
 
-    def note(self, agent: int, report: Report, sketch: NDArray[Any] | None) -> None:
+    def note(self, agent: int, report: Report, tensors: Mapping[str, NDArray[Any]]) -> None:
         """Take an agent's report."""
-        self._roll.note(agent, report, sketch, self._recorder)
+        self._roll.note(agent, report, tensors, self._recorder)
 
     def record_row(self, episode_end: bool) -> None:
         """Put the present values on record, and begin the next means."""
@@ -158,6 +159,7 @@ class WorldMeasures:
             totals["lost"] += totals["in_flight"]
             totals["in_flight"] = 0
         self._recorder.write(folder)
+        folder.write_table(TIMELINE, self._roll.spans.columns())
         devices = self._devices_table()
         folder.write_table(DEVICES, devices)
         if self._scenario.record.links:

@@ -24,6 +24,7 @@ from f2a2_sim.results.plots import (
     ORANGE,
     PURPLE,
     RED,
+    VIRTUAL,
     FloatArray,
     new_figure,
     seconds_scale,
@@ -60,7 +61,7 @@ _TIMELINE_NAMES = {
 }
 
 
-def device_use(devices: Columns, duration_s: float) -> str:
+def device_use(devices: Columns, duration_s: float, time_name: str = VIRTUAL) -> str:
     """How devices of each profile spent the run: acting, learning, idle, off (means, in percent)."""
     names = sorted(set(devices["profile"].tolist()))
     parts = ("busy_act_s", "busy_learn_s", "off_s")
@@ -90,7 +91,7 @@ def device_use(devices: Columns, duration_s: float) -> str:
         axis.invert_yaxis()
         axis.set_xlim(0, 100)
         axis.grid(axis="y", visible=False)
-        axis.set_xlabel("share of virtual time (%)")
+        axis.set_xlabel(f"share of {time_name} (%)")
         figure.legend(loc="outside upper center", ncols=4)
         return to_svg(figure, "devices", "How devices spent their time, by profile")
 
@@ -260,7 +261,9 @@ def _matrix(links: Columns, shares: FloatArray, n: int, norm: Normalize) -> str:
 # --------------------------------------------------------------------------------- the timeline
 
 
-def gantt(timeline: Columns, names: NDArray[np.str_], profiles: NDArray[np.str_]) -> str | None:
+def gantt(
+    timeline: Columns, names: NDArray[np.str_], profiles: NDArray[np.str_], time_name: str = VIRTUAL
+) -> str | None:
     """What some devices did, each with a lane for its computing and one for its radio; None if nothing."""
     window = readable_window(timeline)
     if window is None:
@@ -286,7 +289,7 @@ def gantt(timeline: Columns, names: NDArray[np.str_], profiles: NDArray[np.str_]
         axis.set_ylim(len(rows) - 0.45, -0.55)
         axis.set_xlim(0, (end - start) / divisor)
         axis.grid(axis="y", visible=False)
-        axis.set_xlabel(f"virtual time ({unit} after {start:.6g} s)")
+        axis.set_xlabel(f"{time_name} ({unit} after {start:.6g} s)")
         kinds = [kind for kind in _TIMELINE_NAMES if (events["kind"] == kind).any()]
         figure.legend(handles=[_handle(kind) for kind in kinds], loc="outside upper center", ncols=len(kinds))
         return to_svg(figure, "timeline", "Timeline of some devices")

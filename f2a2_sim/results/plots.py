@@ -42,6 +42,8 @@ FATE_NAMES = {
     "expired": "arrived too old",
     "in_flight": "still under way",
 }
+VIRTUAL = "virtual time"
+"""What the time of a simulated run is called."""
 _MESSAGES_A_STRETCH, _MOST_STRETCHES = 50, 60
 _MOST_VECTOR_POINTS = 1500
 _RC: Any = {
@@ -136,7 +138,7 @@ def smoothing_window(points: int) -> int:
     return int(np.clip(points // 10, 1, 50))
 
 
-def learning_curve(episodes: Columns, baseline: float | None) -> str:
+def learning_curve(episodes: Columns, baseline: float | None, time_name: str = VIRTUAL) -> str:
     """Return per episode against world steps and against virtual time, with the random policy's as a line."""
     with style():
         figure = new_figure(10.5, 3.6)
@@ -144,7 +146,7 @@ def learning_curve(episodes: Columns, baseline: float | None) -> str:
         divisor, unit = seconds_scale(float(episodes["virtual_time_s"].max(initial=0)))
         for axis, x, label in (
             (axes[0], episodes["env_steps"], "world steps"),
-            (axes[1], episodes["virtual_time_s"] / divisor, f"virtual time ({unit})"),
+            (axes[1], episodes["virtual_time_s"] / divisor, f"{time_name} ({unit})"),
         ):
             thin = _thinned(len(x))
             axis.fill_between(
@@ -182,7 +184,7 @@ def fighting(episodes: Columns, baselines: dict[str, float | None], names: Seque
         return to_svg(figure, "fighting", "Hits, kills and deaths per episode")
 
 
-def learner_health(metrics: Columns) -> str:
+def learner_health(metrics: Columns, time_name: str = VIRTUAL) -> str:
     """Entropy, critic estimate and temporal-difference error over virtual time."""
     panels = (
         ("entropy", "policy entropy (nat)", PURPLE),
@@ -192,23 +194,23 @@ def learner_health(metrics: Columns) -> str:
     with style():
         figure = new_figure(10.5, 2.7)
         for axis, (name, title, colour) in zip(figure.subplots(1, 3), panels, strict=True):
-            _over_time(axis, metrics, name, colour)
+            _over_time(axis, metrics, name, colour, time_name)
             axis.set_title(title)
         return to_svg(figure, "health", "Entropy, critic estimate and TD error")
 
 
-def disagreement(metrics: Columns) -> str:
+def disagreement(metrics: Columns, time_name: str = VIRTUAL) -> str:
     """Mean distance of the agents' shared parameters from their mean, over virtual time."""
     with style():
         figure = new_figure(5.2, 3.0)
         axis = figure.subplots()
-        _over_time(axis, metrics, "disagreement", BLUE)
+        _over_time(axis, metrics, "disagreement", BLUE, time_name)
         axis.set_ylim(bottom=0)
         axis.set_ylabel("distance from the mean (L2)")
-        return to_svg(figure, "disagreement", "Disagreement over virtual time")
+        return to_svg(figure, "disagreement", f"Disagreement over {time_name}")
 
 
-def staleness(metrics: Columns) -> str:
+def staleness(metrics: Columns, time_name: str = VIRTUAL) -> str:
     """Median and 95th percentile of the age of the copies that consensus used."""
     with style():
         figure = new_figure(5.2, 3.0)
@@ -221,14 +223,14 @@ def staleness(metrics: Columns) -> str:
             ("staleness_p50_s", "median", BLUE),
             ("staleness_p95_s", "95 % are younger", ORANGE),
         ):
-            _over_time(axis, metrics, name, colour, label=label, divisor=divisor)
+            _over_time(axis, metrics, name, colour, time_name, label=label, divisor=divisor)
         axis.set_ylim(bottom=0)
         axis.set_ylabel(f"age when used ({unit})")
         _legend(axis)
         return to_svg(figure, "staleness", "Age of the copies used in consensus")
 
 
-def message_fates(metrics: Columns) -> str | None:
+def message_fates(metrics: Columns, time_name: str = VIRTUAL) -> str | None:
     """What became of the messages, as shares of those whose fate was decided in each stretch of time.
 
     None if no message has met its fate yet.
@@ -261,9 +263,9 @@ def message_fates(metrics: Columns) -> str | None:
         axis.set_ylim(0, 100)
         axis.margins(x=0)
         axis.set_ylabel("share of messages (%)")
-        axis.set_xlabel(f"virtual time ({unit})")
+        axis.set_xlabel(f"{time_name} ({unit})")
         figure.legend(loc="outside upper center", ncols=len(names))
-        return to_svg(figure, "fates", "Fates of messages over virtual time")
+        return to_svg(figure, "fates", f"Fates of messages over {time_name}")
 
 
 def overlay(
@@ -330,7 +332,13 @@ def _baseline(axis: Axes, value: float | None) -> None:
 
 
 def _over_time(
-    axis: Axes, metrics: Columns, name: str, colour: str, label: str | None = None, divisor: float = 1.0
+    axis: Axes,
+    metrics: Columns,
+    name: str,
+    colour: str,
+    time_name: str,
+    label: str | None = None,
+    divisor: float = 1.0,
 ) -> None:
     time_divisor, unit = seconds_scale(float(metrics["virtual_time_s"].max(initial=0)))
     good = np.isfinite(metrics[name])
@@ -347,7 +355,7 @@ def _over_time(
         label=label,
         marker="o" if len(values) == 1 else "",
     )
-    axis.set_xlabel(f"virtual time ({unit})")
+    axis.set_xlabel(f"{time_name} ({unit})")
 
 
 def _legend(axis: Axes) -> None:

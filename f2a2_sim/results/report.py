@@ -67,6 +67,22 @@ class RunData:
     def name(self) -> str:
         return self.folder.path.resolve().name
 
+    @property
+    def is_real(self) -> bool:
+        """Whether it was deployed: then its times are real."""
+        return self.summary.clock == "real"
+
+    @property
+    def role(self) -> str | None:
+        """The command that a deployed run was begun with; None if it was simulated."""
+        launched = (self.folder.path / "agents").is_dir()
+        return None if not self.is_real else "launch" if launched else "world"
+
+    @property
+    def time_name(self) -> str:
+        """What the time in its tables is called."""
+        return "time" if self.is_real else plots.VIRTUAL
+
     def measures(self, name: str) -> bool:
         """Whether the metrics have a single number in that column."""
         return bool(np.isfinite(self.metrics[name]).any())
@@ -110,8 +126,9 @@ def write_report(run_dir: Path) -> Path:
         verdict=words.verdict(run.summary),
         sections=_sections(run),
         settings=words.flatten(run.scenario),
-        glossary=words.GLOSSARY,
-        command=f"f2a2-sim run {run.name}/scenario.yaml --out {run.name}-again",
+        glossary=words.glossary(run.is_real),
+        command=f"f2a2-sim {run.role or 'run'} {run.name}/scenario.yaml --out {run.name}-again",
+        go_on=f"f2a2-sim {run.role} --resume {run.name}" if run.role else f"f2a2-sim resume {run.name}",
         duration=duration,
     )
     write_atomically(run.folder.report_file, page.encode())
@@ -199,10 +216,13 @@ def _learning(run: RunData) -> Section | None:
         else ""
     )
     caption = (
-        "Sum of rewards in an episode, mean over the agents, against world steps (left) and virtual time"
-        f" (right); the shaded band reaches from the lowest agent to the highest.{line} Higher is better."
+        "Sum of rewards in an episode, mean over the agents, against world steps (left) and"
+        f" {run.time_name} (right); the shaded band reaches from the lowest agent to the highest.{line}"
+        " Higher is better."
     )
-    svg = plots.learning_curve(run.episodes, baseline.return_mean_per_agent if baseline else None)
+    svg = plots.learning_curve(
+        run.episodes, baseline.return_mean_per_agent if baseline else None, run.time_name
+    )
     figure = Figure("Return per agent and episode", Markup(svg), caption)
     return Section("learning", "Learning", "Do the agents collect more reward as they go on?", (figure,))
 
@@ -232,7 +252,7 @@ def _learners(run: RunData) -> Section | None:
         "Means over the agents, of the batches they learned from. Entropy near 0 is a policy that always does"
         " the same; the critic's estimate should come to the scale of the returns; its error should settle."
     )
-    figure = Figure("Policies and critics", Markup(plots.learner_health(run.metrics)), caption)
+    figure = Figure("Policies and critics", Markup(plots.learner_health(run.metrics, run.time_name)), caption)
     return Section(
         "learners", "Inside the learners", "How sure the policies are, and how the critics do.", (figure,)
     )
@@ -247,7 +267,9 @@ def _consensus(run: RunData) -> Section | None:
             "Euclidean distance of an agent's shared parameters from the mean of all agents, averaged over"
             " the agents. 0 means that all agents share the same parameters."
         )
-        figures.append(Figure("Disagreement", Markup(plots.disagreement(run.metrics)), caption))
+        figures.append(
+            Figure("Disagreement", Markup(plots.disagreement(run.metrics, run.time_name)), caption)
+        )
     if run.measures("staleness_p50_s"):
         stale = run.summary.staleness_s
         caption = "Age of the neighbours' copies at the moment an agent averaged them."
@@ -255,7 +277,7 @@ def _consensus(run: RunData) -> Section | None:
             caption += (
                 f" Over the whole run: median {duration(stale.p50)}, 95 % younger than {duration(stale.p95)}."
             )
-        figures.append(Figure("Staleness", Markup(plots.staleness(run.metrics)), caption))
+        figures.append(Figure("Staleness", Markup(plots.staleness(run.metrics, run.time_name)), caption))
     if not figures:
         return None
     lead = "Agents train their own copies and average them with their neighbours': do they stay together?"
@@ -281,7 +303,7 @@ def _network(run: RunData) -> Section | None:
         "Each stretch of time shows what became of the messages whose fate was decided in it."
         " Exact counts of the whole run are in the table."
     )
-    svg = plots.message_fates(run.metrics)
+    svg = plots.message_fates(run.metrics, run.time_name)
     figures = (Figure("What became of the messages", Markup(svg), caption),) if svg else ()
     lead = (
         f"{messages.sent:,} consensus messages, {bytes_text(run.summary.bytes_sent)} in all,"
@@ -354,7 +376,11 @@ def _devices(run: RunData) -> Section | None:
         "Mean over the devices of each profile (their number in brackets)."
         " Off counts drop-outs and empty batteries."
     )
-    figure = Figure("How devices spent their time", Markup(diagrams.device_use(devices, duration_s)), caption)
+    figure = Figure(
+        "How devices spent their time",
+        Markup(diagrams.device_use(devices, duration_s, run.time_name)),
+        caption,
+    )
     lead = (
         f"{run.summary.agents} modelled devices over {duration(duration_s)} of virtual time used"
         f" {energy_text(run.summary.energy_j)} together.{note}"
@@ -365,11 +391,12 @@ def _devices(run: RunData) -> Section | None:
 
 
 def _timeline(run: RunData) -> Section | None:
-    svg = diagrams.gantt(run.timeline, run.devices["name"], run.devices["profile"])
+    svg = diagrams.gantt(run.timeline, run.devices["name"], run.devices["profile"], run.time_name)
     if svg is None:
         return None
+    sending = "packing, and handing over to the sockets" if run.is_real else "sending"
     caption = (
-        "Each device has two lanes: above, what it computes; below, what its radio does (bars: sending;"
+        f"Each device has two lanes: above, what it computes; below, what its radio does (bars: {sending};"
         " triangles: arrivals). Thin lines lead from a sending to its arrival where both devices are shown."
         " All of it: f2a2-sim trace RUN, then open trace.json in ui.perfetto.dev."
     )
@@ -401,6 +428,7 @@ def _wall_time(run: RunData) -> Section | None:
             f" {number(summary.updates / summary.wall_time_s)} learning updates a second. Learning and"
             " consensus are the mean of an agent's own seconds; the rest is waiting and the world."
         )
+        figure = Figure(figure.title, figure.svg, "Real time of the whole run, by what it was spent on.")
         return Section("walltime", "Where the time went", lead, (figure,))
     return Section("walltime", "Cost of the simulation", lead, (figure,))
 

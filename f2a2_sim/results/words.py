@@ -52,6 +52,14 @@ GLOSSARY = (
 )
 
 
+def glossary(real: bool) -> tuple[tuple[str, str], ...]:
+    """The words of a report; of a ``real`` run, those that have their usual meaning there are left out."""
+    if not real:
+        return GLOSSARY
+    left_out = ("device", "virtual time", "wall time")
+    return tuple((term, meaning) for term, meaning in GLOSSARY if term not in left_out)
+
+
 @dataclass(frozen=True)
 class Trend:
     """Means over the first and last ``window`` episodes of a run, and the last mean's standard error."""

@@ -157,7 +157,7 @@ class Exchange:
             )
         if not self._recorder.timeline_full and bool((arrived.receiver < self._recorded_agents).any()):
             self._recorder.events(
-                arrived.receiver, "receive", arrived.sent_s, arrived.arrival_s, arrived.sender
+                arrived.receiver, "receive", arrived.arrival_s, arrived.arrival_s, arrived.sender
             )
         if self._waits:
             np.maximum.at(self._heard_round, arrived.receiver, rounds)

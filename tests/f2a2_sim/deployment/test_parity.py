@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from f2a2_sim.api import run
 from f2a2_sim.deployment.launch import launch
 from f2a2_sim.results.folder import RunFolder
-from f2a2_sim.results.tables import LINKS
+from f2a2_sim.results.tables import LINKS, TIMELINE, Columns
 from f2a2_sim.scenario.load import load_scenario
 from f2a2_sim.simulator.checkpoint import find_checkpoint, read_policies
 
@@ -22,6 +23,12 @@ BATTLE = [
 ]
 TREASURES = ["world.episode_steps=60", "duration.episodes=2"]
 HEARSAY = [*TREASURES, "learner.information=network", "network.topology={kind: ring}"]
+
+
+def activities(timeline: Columns) -> Counter[tuple[int, str]]:
+    """How often each agent did each thing, but for waits, which depend on who is faster."""
+    rows = zip(timeline["agent"].tolist(), timeline["kind"].tolist(), strict=True)
+    return Counter((agent, kind) for agent, kind in rows if kind != "wait")
 
 
 @pytest.mark.parametrize(
@@ -56,6 +63,10 @@ def test_simulated_and_real_runs_are_equal(
     ):
         assert torch.equal(ours, expected)
         assert not torch.equal(ours[0], ours[1]), "agents have learnt on their own"
+    mine, modelled = folder.read_table(TIMELINE), theirs.read_table(TIMELINE)
+    assert activities(mine) == activities(modelled)
+    page = folder.report_file.read_text()
+    assert "Timeline of some devices" in page and "virtual time" not in page
     columns = ("sender", "receiver", "sent", "delivered")
     mine, modelled = folder.read_table(LINKS), theirs.read_table(LINKS)
     assert sorted(zip(*(mine[c].tolist() for c in columns), strict=True)) == sorted(

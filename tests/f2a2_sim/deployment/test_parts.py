@@ -18,6 +18,7 @@ from f2a2_sim.deployment.links import reachable
 from f2a2_sim.deployment.policies import POLICY, Policies
 from f2a2_sim.deployment.roll import Roll
 from f2a2_sim.deployment.sketch import SUMS, mean_distance, sketch
+from f2a2_sim.deployment.spans import Spans
 from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.results.recorder import Recorder
 from f2a2_sim.simulator.checkpoint import find_checkpoint, read_checkpoint, write_checkpoint
@@ -169,8 +170,8 @@ def test_a_world_that_comes_back_knows_what_agents_had_reported(tmp_path: Path) 
         busy_mix_s=0.25,
         peak_memory_bytes=1000,
     )
-    before, after = Roll(2), Roll(2)
-    before.note(1, report, np.arange(SUMS, dtype=np.float64), Recorder(0, 0))
+    before, after = Roll(2, Spans(1, 10)), Roll(2, Spans(1, 10))
+    before.note(1, report, {"sketch": np.arange(SUMS, dtype=np.float64)}, Recorder(0, 0))
     before.off_s[0] = 3.0
     folder = RunFolder.create("roll", tmp_path / "run")
     write_checkpoint(folder, 1, {"roll": before.state()}, "roll", keep=1)

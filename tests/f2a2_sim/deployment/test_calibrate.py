@@ -20,7 +20,6 @@ from f2a2_sim.deployment.calibrate import added_to_link, calibrate_device, calib
 from f2a2_sim.deployment.fit import fit_delays, fit_rates, step_latency_s
 from f2a2_sim.deployment.linkbench import measure_localhost
 from f2a2_sim.deployment.measured import Measured, Spread
-from f2a2_sim.deployment.power import PowerMeter
 from f2a2_sim.errors import UsageError
 from f2a2_sim.randomness import Streams
 from f2a2_sim.results.folder import RunFolder
@@ -198,20 +197,6 @@ class TestFromARun:
         (run / "measured.json").unlink()
         with pytest.raises(UsageError, match=r"has no measured\.json"):
             calibrate_from(run, "there")
-
-
-def test_power_is_read_where_there_is_a_counter(tmp_path: Path) -> None:
-    assert PowerMeter(tmp_path).source is None
-    package = tmp_path / "class/powercap/intel-rapl:0"
-    package.mkdir(parents=True)
-    (package / "energy_uj").write_text("1000000\n")
-    meter = PowerMeter(tmp_path)
-    meter.start()
-    (package / "energy_uj").write_text("3000000\n")
-    watts = meter.stop()
-    assert watts is not None and watts > 0
-    (package / "energy_uj").write_text("5\n")
-    assert meter.stop() is None, "the counter has begun anew"
 
 
 class TestCommand:

@@ -1,4 +1,4 @@
-"""Real processes of a small deployed run, to be killed and started again."""
+"""Real processes of a small deployed run, to be killed, cut off and started again."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
+from f2a2_sim.deployment.journal import Journal
 from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.results.summary import Summary
+from f2a2_sim.simulator.checkpoint import find_checkpoint, list_checkpoints, read_checkpoint
 from network.keys import WORLD, agent_name, make_keys
 from tests.f2a2_sim.deployment.proxy import Wire
 
@@ -48,20 +51,35 @@ def free_port() -> int:
 
 
 class Roles:
-    """A world and its agents, each a process of its own on this machine's loopback; ``keys``: with CURVE."""
+    """A world and its agents, each a process of its own on this machine's loopback; ``keys``: with CURVE.
 
-    def __init__(self, folder: Path, keys: bool = False, **changes: Any) -> None:
+    ``hosts``: addresses of those roles that are elsewhere; ``before``: what comes before a role's command.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        keys: bool = False,
+        hosts: Mapping[str, str] | None = None,
+        before: Callable[[str], list[str]] = lambda role: [],
+        **changes: Any,
+    ) -> None:
         self.folder = folder
+        self._hosts = hosts or {}
+        self._before = before
         self.keys = folder / "keys" if keys else None
         if self.keys is not None:
             make_keys(self.keys, [WORLD, *(agent_name(number) for number in range(N_AGENTS))])
         self.scenario = folder / "small.yaml"
         self.scenario.write_text(yaml.safe_dump({**SMALL, **changes}))
         self.world_dir = folder / "world"
-        self.endpoint = f"tcp://127.0.0.1:{free_port()}"
+        self.endpoint = f"tcp://{self.host('world')}:{free_port()}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.wires: dict[int, tuple[Wire, Wire]] = {}
         self.ports = {number: free_port() for number in range(N_AGENTS)}
+
+    def host(self, role: str) -> str:
+        return self._hosts.get(role, "127.0.0.1")
 
     def put_on_wires(self, number: int) -> tuple[Wire, Wire]:
         """Let an agent reach the world, and its peers reach it, by wires that can be cut."""
@@ -83,7 +101,7 @@ class Roles:
             number = int(role.removeprefix("agent-"))
             world = self.endpoint
             command = ["agent", "--id", str(number), "--out", str(self.agent_dir(number))]
-            command += ["--bind", f"tcp://127.0.0.1:{self.ports[number]}"]
+            command += ["--bind", f"tcp://{self.host(role)}:{self.ports[number]}"]
             if number in self.wires:
                 to_world, to_agent = self.wires[number]
                 world = f"tcp://127.0.0.1:{to_world.port}"
@@ -92,7 +110,7 @@ class Roles:
         command += ["--insecure"] if self.keys is None else ["--keys", str(self.keys)]
         with open(self.folder / f"{role}.out", "ab") as out:
             self.processes[role] = subprocess.Popen(
-                [sys.executable, "-m", "f2a2_sim.cli", *command],
+                [*self._before(role), sys.executable, "-m", "f2a2_sim.cli", *command],
                 stdout=out,
                 stderr=out,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -127,6 +145,28 @@ class Roles:
         for process in self.processes.values():
             assert process.wait(30) == 0, self.words()
         return RunFolder.open(self.world_dir).read_summary()
+
+    def world_steps(self) -> int:
+        """Steps that the world has in its journal or checkpoint; -1 before the first checkpoint."""
+        folder = RunFolder(self.world_dir)
+        if not list_checkpoints(folder):
+            return -1
+        state = read_checkpoint(folder, find_checkpoint(folder), "deployed world")
+        if "simulation" in state:
+            return 10**9
+        steps = [m.fields["step"] + 1 for m in Journal.records(self.world_dir / "journal")]
+        return max([int(state["play"]["env_steps"]), *steps])
+
+    def remembered(self, number: int) -> int:
+        """Transitions that an agent has on disk: in its newest checkpoint and its journal."""
+        folder = RunFolder(self.agent_dir(number))
+        held, last = 0, -1
+        if list_checkpoints(folder):
+            run_id = (self.agent_dir(number) / "run_id").read_text()
+            state = read_checkpoint(folder, find_checkpoint(folder), run_id)
+            held = int(np.sum(state["population"]["fleets"][0]["learner"]["replay"]["count"]))
+            last = int(state["last_step"])
+        return held + sum(m.sequence > last for m in Journal.records(self.agent_dir(number) / "journal"))
 
     def close(self) -> None:
         for process in self.processes.values():

@@ -10,10 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from f2a2_sim.deployment.journal import Journal
 from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.results.tables import DEVICES, METRICS
-from f2a2_sim.simulator.checkpoint import find_checkpoint, list_checkpoints, read_checkpoint
 from tests.f2a2_sim.deployment.roles import N_AGENTS, Roles
 
 KILLS = int(os.environ.get("F2A2_FAULT_KILLS", "3"))
@@ -33,56 +31,32 @@ def roles(tmp_path: Path) -> Iterator[Roles]:
         each.close()
 
 
-def world_steps(roles: Roles) -> int:
-    """Steps that the world has in its journal or checkpoint; -1 before the first checkpoint."""
-    folder = RunFolder(roles.world_dir)
-    if not list_checkpoints(folder):
-        return -1
-    state = read_checkpoint(folder, find_checkpoint(folder), "deployed world")
-    if "simulation" in state:
-        return 10**9
-    steps = [m.fields["step"] + 1 for m in Journal.records(roles.world_dir / "journal")]
-    return max([int(state["play"]["env_steps"]), *steps])
-
-
-def remembered(roles: Roles, number: int) -> int:
-    """Transitions that an agent has on disk: in its newest checkpoint and its journal."""
-    folder = RunFolder(roles.agent_dir(number))
-    held, last = 0, -1
-    if list_checkpoints(folder):
-        run_id = (roles.agent_dir(number) / "run_id").read_text()
-        state = read_checkpoint(folder, find_checkpoint(folder), run_id)
-        held = int(np.sum(state["population"]["fleets"][0]["learner"]["replay"]["count"]))
-        last = int(state["last_step"])
-    return held + sum(m.sequence > last for m in Journal.records(roles.agent_dir(number) / "journal"))
-
-
 def test_anybody_may_be_killed_and_come_back(roles) -> None:  # type: ignore[no-untyped-def]
     episodes = 8 + 2 * KILLS
     run = roles(duration={"episodes": episodes})
     rng = np.random.default_rng(KILLS)
     run.start_all()
-    run.wait_for(lambda: world_steps(run) > 30, 120.0)
+    run.wait_for(lambda: run.world_steps() > 30, 120.0)
     on_disk = [0] * N_AGENTS
     for kill in range(KILLS):
         role = ["world", *(f"agent-{n}" for n in range(N_AGENTS))][int(rng.integers(0, N_AGENTS + 1))]
         if kill == 0:
             role = "world"
-        before = world_steps(run)
+        before = run.world_steps()
         at = before + int(rng.integers(1, 25))
-        run.wait_for(lambda at=at: world_steps(run) >= at)  # type: ignore[misc]
-        if world_steps(run) >= 25 * (episodes - 1):
+        run.wait_for(lambda at=at: run.world_steps() >= at)  # type: ignore[misc]
+        if run.world_steps() >= 25 * (episodes - 1):
             break
         run.kill(role)
         if role != "world":
             number = int(role.removeprefix("agent-"))
-            on_disk[number] = max(on_disk[number], remembered(run, number))
+            on_disk[number] = max(on_disk[number], run.remembered(number))
         run.start(role)
     summary = run.end(240.0)
     assert summary.status == "finished" and summary.episodes == episodes
     assert summary.env_steps == 25 * episodes
     for number in range(N_AGENTS):
-        assert remembered(run, number) >= on_disk[number] > -1
+        assert run.remembered(number) >= on_disk[number] > -1
     rows = RunFolder(run.world_dir).read_table(METRICS)
     assert rows["env_steps"].tolist() == sorted(set(rows["env_steps"].tolist())), "no step counted twice"
     assert (np.diff(rows["updates"]) >= -40).all()  # a killed agent loses its updates since its checkpoint
@@ -98,11 +72,11 @@ def test_an_agent_that_stands_still_is_waited_for_only_so_long(roles) -> None:  
     }
     run = roles(world=world, duration={"episodes": 24})
     run.start_all()
-    run.wait_for(lambda: world_steps(run) > 30, 120.0)
+    run.wait_for(lambda: run.world_steps() > 30, 120.0)
     stopped = run.processes["agent-1"]
     stopped.send_signal(signal.SIGSTOP)
-    before = world_steps(run)
-    run.wait_for(lambda: world_steps(run) > before + 30)
+    before = run.world_steps()
+    run.wait_for(lambda: run.world_steps() > before + 30)
     stopped.send_signal(signal.SIGCONT)
     summary = run.end(240.0)
     log = (run.world_dir / "log.txt").read_text()
@@ -116,11 +90,11 @@ def test_a_cut_network_heals(roles) -> None:  # type: ignore[no-untyped-def]
     run = roles(duration={"episodes": 12})
     wires = run.put_on_wires(1)
     run.start_all()
-    run.wait_for(lambda: world_steps(run) > 30, 120.0)
+    run.wait_for(lambda: run.world_steps() > 30, 120.0)
     for wire in wires:
         wire.cut()
-    before = world_steps(run)
-    run.wait_for(lambda: world_steps(run) > before + 80)
+    before = run.world_steps()
+    run.wait_for(lambda: run.world_steps() > before + 80)
     for wire in wires:
         wire.heal()
     summary = run.end(240.0)

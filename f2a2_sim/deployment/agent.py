@@ -138,14 +138,8 @@ class AgentNode:
         write_atomically(path / "run_id", run_id.encode())
         self._logbook.move_in(folder)
 
-        self._parts = parts = assemble(
-            self._me,
-            welcome,
-            self._clock,
-            self._links,
-            self._voice.session,
-            self._options.emulate_network,
-        )
+        session, emulate = self._voice.session, self._options.emulate_network
+        self._parts = parts = assemble(self._me, welcome, self._clock, self._links, session, emulate)
         self._lockstep = parts.scenario.world.mode == "lockstep"
         parts.labour.when_done(act=self._act_done, update=self._update_done, mix=parts.exchange.mix_done)
         if parts.policies is not None:
@@ -156,8 +150,8 @@ class AgentNode:
         self._last_seen = -1, -1
         self._acting = np.zeros(parts.n_agents, dtype=np.bool_)
         """Who acts on the newest observation, where that has to be known."""
-        latencies = parts.scenario.world
-        self._patience_s = latencies.observation_latency_s + latencies.action_latency_s
+        world = parts.scenario.world
+        self._patience_s = world.observation_latency_s + world.action_latency_s
         self._steps_until_s = -math.inf
         self._heard_world_s = time.monotonic()
         parts.training.start()

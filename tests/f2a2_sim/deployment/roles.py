@@ -164,9 +164,13 @@ class Roles:
         if list_checkpoints(folder):
             run_id = (self.agent_dir(number) / "run_id").read_text()
             state = read_checkpoint(folder, find_checkpoint(folder), run_id)
-            held = int(np.sum(state["population"]["fleets"][0]["learner"]["replay"]["count"]))
+            replay = state["population"]["fleets"][0]["learner"]["replay"]
+            held = int(np.sum(replay["held" if "held" in replay else "count"]))
             last = int(state["last_step"])
-        return held + sum(m.sequence > last for m in Journal.records(self.agent_dir(number) / "journal"))
+        for message in Journal.records(self.agent_dir(number) / "journal"):
+            if message.kind == "transition" and message.sequence > last:
+                held += message.tensors["0"].size  # the rows that remember it
+        return held
 
     def close(self) -> None:
         for process in self.processes.values():

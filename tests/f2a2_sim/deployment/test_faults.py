@@ -115,3 +115,28 @@ def test_a_world_that_misses_somebody_says_whom(roles) -> None:  # type: ignore[
     said = (run.folder / "world.out").read_text()
     assert "agent-1: not there after 5 s (deployment.start_timeout_s)" in said
     assert "Traceback" not in said
+
+
+def test_who_learns_of_others_by_messages_comes_back_with_what_it_was_told(roles) -> None:  # type: ignore[no-untyped-def]
+    learner = {
+        "name": "f2a2_sac",
+        "information": "network",
+        "hidden_size": 16,
+        "batch_size": 16,
+        "replay_transitions": 2000,
+        "update_every_steps": 5,
+    }
+    run = roles(learner=learner, duration={"episodes": 20})
+    run.start_all()
+    run.wait_for(lambda: run.world_steps() > 60, 120.0)
+    run.kill("agent-1")
+    on_disk = run.remembered(1)
+    assert on_disk > 30
+    run.start("agent-1")
+    summary = run.end(240.0)
+    assert summary.status == "finished" and summary.env_steps == 25 * 20
+    log = (run.agent_dir(1) / "log.txt").read_text()
+    assert log.count("back from checkpoint") == 1
+    assert run.remembered(1) > on_disk, "it has gone on, with all that it had"
+    assert summary.updates > 3 * 20
+    assert summary.messages.delivered > 2 * 20 * 25, "steps are messages"

@@ -9,6 +9,7 @@ import numpy as np
 from f2a2_sim.results.tables import Columns
 
 _ACTIONS_SHOWN = 12
+_LONG = 5.0
 
 
 def readable_window(timeline: Columns) -> tuple[float, float] | None:
@@ -26,8 +27,12 @@ def readable_window(timeline: Columns) -> tuple[float, float] | None:
     if len(starts) <= _ACTIONS_SHOWN:
         ends = timeline["end_s"][busy]
         return float(starts[0]), float(ends[np.isfinite(ends)].max())
-    best, best_score = 0, -1
+    lengths = starts[_ACTIONS_SHOWN:] - starts[:-_ACTIONS_SHOWN]
+    longest = _LONG * float(np.median(lengths))  # there may be gaps that nobody wrote down
+    best, best_score = int(lengths.argmin()), -1
     for first in range(0, len(starts) - _ACTIONS_SHOWN, 2):
+        if lengths[first] > longest:
+            continue
         inside = (timeline["start_s"] >= starts[first]) & (
             timeline["start_s"] < starts[first + _ACTIONS_SHOWN]
         )

@@ -295,7 +295,7 @@ def energy_text(joules: float) -> str:
     for size, unit in ((1e9, "GJ"), (1e6, "MJ"), (1e3, "kJ")):
         if joules >= size:
             return f"{number(joules / size)} {unit}"
-    return f"{number(joules)} J"
+    return "not measured" if math.isnan(joules) else f"{number(joules)} J"
 
 
 def bytes_text(count: float) -> str:

@@ -145,6 +145,10 @@ def test_the_window_shows_learning_where_there_is_some() -> None:
     assert window is not None
     assert window[0] <= 70 < window[1]
     assert window[1] - window[0] == 12
+    later = [(0, "act", float(t), t + 0.1, -1, 0) for t in range(500, 600)]
+    learns = [(0, "learn", 99.2, 99.5, -1, 0), (0, "send", 500.5, 500.6, 1, 9)]
+    window = readable_window(timeline(*acts, *later, *learns))
+    assert window is not None and window[1] - window[0] == 12, "none with the gap in it"
     assert readable_window(timeline((0, "off", 0.0, 1.0, -1, 0))) is None
     short = timeline((0, "act", 1.0, 2.0, -1, 0), (1, "learn", 3.0, 4.0, -1, 0))
     assert readable_window(short) == (1.0, 4.0)

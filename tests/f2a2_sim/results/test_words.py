@@ -47,7 +47,7 @@ def test_units() -> None:
         *("0 s", "11.4 ms", "1.50 s", "119 s", "2.50 min", "2.03 h", "2.31 d", "-")
     ]
     assert [bytes_text(b) for b in (12, 1_500, 2_000_000, 180e9)] == ["12 B", "1.50 kB", "2 MB", "180 GB"]
-    assert [energy_text(j) for j in (5.25, 117_000)] == ["5.25 J", "117 kJ"]
+    assert [energy_text(j) for j in (5.25, 117_000, math.nan)] == ["5.25 J", "117 kJ", "not measured"]
     assert (percent(1, 3), percent(0, 0)) == ("33.33 %", "-")
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from f2a2_sim.deployment.roll import Roll
 from f2a2_sim.errors import UsageError
 from f2a2_sim.results.folder import write_atomically
+from f2a2_sim.results.recorder import AgeHistogram
 
 FILE = "measured.json"
 
@@ -31,13 +30,13 @@ class Spread(_Model):
     mean: float = Field(ge=0.0)
 
     @classmethod
-    def of(cls, seconds: Sequence[float]) -> Spread | None:
-        """None of nothing."""
-        values = np.asarray(seconds, dtype=np.float64)
-        if values.size == 0:
+    def of(cls, seconds: AgeHistogram, total_s: float) -> Spread | None:
+        """Quantiles to half a percent, as bins are; ``total_s`` is the sum of all. None of nothing."""
+        count = int(seconds.counts.sum())
+        if count == 0:
             return None
-        p10, p50, p90 = np.quantile(values, [0.1, 0.5, 0.9]).tolist()
-        return cls(count=values.size, p10=p10, p50=p50, p90=p90, mean=float(values.mean()))
+        p10, p50, p90 = (seconds.percentile(share) for share in (0.1, 0.5, 0.9))
+        return cls(count=count, p10=p10, p50=p50, p90=p90, mean=total_s / count)
 
 
 class Measured(_Model):
@@ -71,7 +70,7 @@ def measured(roll: Roll, actions: int) -> Measured:
     """From what all agents have reported; ``actions`` is how many they have chosen together."""
     rounds = float(roll.of_each("rounds").sum())
     return Measured(
-        update_s=Spread.of(roll.update_s),
+        update_s=Spread.of(roll.update_times, roll.update_total_s),
         act_mean_s=float(roll.of_each("busy_act_s").sum()) / actions if actions else None,
         mix_mean_s=float(roll.of_each("busy_mix_s").sum()) / rounds if rounds else None,
         processors=os.cpu_count() or 1,

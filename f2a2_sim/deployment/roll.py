@@ -13,7 +13,7 @@ from f2a2_sim.deployment.labour import mean_of
 from f2a2_sim.deployment.messages import Report
 from f2a2_sim.deployment.sketch import SUMS, mean_distance
 from f2a2_sim.deployment.spans import Spans
-from f2a2_sim.results.recorder import Recorder
+from f2a2_sim.results.recorder import AgeHistogram, Recorder
 from f2a2_sim.simulator.population import STATISTICS
 from network.messages import MessageCounts
 
@@ -39,7 +39,9 @@ class Roll:
         self.parameters: dict[int, NDArray[Any]] = {}
         self.links: dict[int, dict[str, list[float]]] = {}
         self._sums: list[tuple[dict[str, float], int]] = []
-        self.update_s: list[float] = []
+        self.update_times = AgeHistogram()
+        """How long updates took, of all agents: a histogram does not grow with the run."""
+        self.update_total_s = 0.0
 
     @property
     def missing(self) -> list[int]:
@@ -57,7 +59,8 @@ class Roll:
             self.sketches[agent] = sketch
         self._sums.append((report.statistics, report.statistics_count))
         recorder.ages(np.array(report.ages_s))
-        self.update_s.extend(report.update_s)
+        self.update_times.add(np.array(report.update_s))
+        self.update_total_s += sum(report.update_s)
 
     def take_statistics(self) -> dict[str, float]:
         """Means over the updates reported since this was last called."""
@@ -98,7 +101,8 @@ class Roll:
             "sketches": self.sketches,
             "reports": {str(agent): report.model_dump() for agent, report in self.reports.items()},
             "sums": self._sums,
-            "update_s": np.array(self.update_s),
+            "update_times": self.update_times.counts,
+            "update_total_s": self.update_total_s,
             "spans": self.spans.state(),
         }
 
@@ -107,7 +111,8 @@ class Roll:
         self.sketches[...] = state["sketches"]
         self.reports = {int(agent): Report(**report) for agent, report in state["reports"].items()}
         self._sums = [(dict(sums), int(count)) for sums, count in state["sums"]]
-        self.update_s = np.array(state["update_s"]).tolist()
+        self.update_times.counts[...] = state["update_times"]
+        self.update_total_s = float(state["update_total_s"])
         self.spans.load_state(state["spans"])
 
 

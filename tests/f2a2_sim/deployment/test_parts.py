@@ -15,6 +15,7 @@ from f2a2_sim.deployment import messages as say
 from f2a2_sim.deployment.clock import RunClock, WallAgenda
 from f2a2_sim.deployment.journal import Journal
 from f2a2_sim.deployment.links import reachable
+from f2a2_sim.deployment.measured import Spread
 from f2a2_sim.deployment.policies import POLICY, Policies
 from f2a2_sim.deployment.roll import Roll
 from f2a2_sim.deployment.sketch import SUMS, mean_distance, sketch
@@ -179,7 +180,9 @@ def test_a_world_that_comes_back_knows_what_agents_had_reported(tmp_path: Path) 
     assert after.reports == {1: report}
     assert after.of_each("updates").tolist() == [0, 7]
     assert after.counts() == before.counts() and after.counts().in_flight == 3
-    assert after.update_s == [0.1, 0.2]
+    spread = Spread.of(after.update_times, after.update_total_s)
+    assert spread is not None and spread.count == 2 and spread.mean == pytest.approx(0.15)
+    assert (spread.p10, spread.p90) == (pytest.approx(0.1, rel=0.006), pytest.approx(0.2, rel=0.006))
     assert after.take_statistics()["entropy"] == before.take_statistics()["entropy"] == 0.75
     assert after.utilisation(10.0).tolist() == [0.0, 0.175]
     np.testing.assert_array_equal(after.sketches, before.sketches)

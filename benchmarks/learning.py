@@ -3,7 +3,7 @@
     python -m benchmarks.learning LABEL=RUN[,RUN...] ... [--csv FILE] [--png FILE] [--window 240]
 
 RUN is a folder of `f2a2-sim run` or of `f2a2-sim baseline`; several after one label are its seeds. A CSV file
-of this program instead of runs: what it has under that label. An episode is one of a single rollout. A curve
+of this program stands for its runs under that label. An episode is one of a single rollout. A curve
 is the mean return per agent over the last ``window`` episodes, its band a 95 % interval of the mean over
 seeds (Student's t), where there are several, as far as all of them go; thin lines are the single seeds to
 their ends.
@@ -91,10 +91,10 @@ def main() -> None:
     curves: dict[str, list[tuple[str, Curve]]] = {}
     for argument in arguments.runs:
         label, _, paths = argument.partition("=")
-        if paths.endswith(".csv"):
-            curves[label] = read_csv(Path(paths), label)
-        else:
-            curves[label] = [(Path(path).name, read(Path(path))) for path in paths.split(",")]
+        curves[label] = []
+        for path in map(Path, paths.split(",")):
+            runs = read_csv(path, label) if path.suffix == ".csv" else [(path.name, read(path))]
+            curves[label].extend(runs)
 
     table = Table(title=f"mean return per agent over the last {arguments.window} episodes")
     for column in ("", "seeds", "episodes", "return", "95 %"):

@@ -99,7 +99,7 @@ def main() -> None:
     table = Table(title=f"mean return per agent over the last {arguments.window} episodes")
     for column in ("", "seeds", "episodes", "return", "95 %"):
         table.add_column(column, justify="right" if column else "left")
-    figure, axis = plt.subplots(figsize=(8, 4.2), layout="constrained")
+    figure, axis = plt.subplots(figsize=(9.5, 4.2), layout="constrained")
     for label, seeds in curves.items():
         single = [smoothed(curve, arguments.window) for _, curve in seeds]
         episodes, mean, half = together(single)
@@ -114,7 +114,7 @@ def main() -> None:
     axis.set_xlabel("episodes")
     axis.set_ylabel(f"return per agent, mean of the last {arguments.window}")
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False)
+    figure.legend(loc="outside right upper", frameon=False)
     Console().print(table)
     if arguments.png is not None:
         arguments.png.parent.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,13 @@ BATTLE = [
     "learner.batch_size=32",
 ]
 TREASURES = ["world.episode_steps=60", "duration.episodes=2"]
-HEARSAY = [*TREASURES, "learner.information=network", "network.topology={kind: ring}"]
+HEARSAY = [
+    *TREASURES,
+    "learner.information=network",
+    "network.topology={kind: ring}",
+    "world.observation_latency_s=5",  # so long an agent waits for what its neighbours did
+    "world.action_latency_s=5",
+]
 
 
 def activities(timeline: Columns) -> Counter[tuple[int, str]]:

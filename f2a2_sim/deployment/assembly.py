@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from f2a2_sim.deployment.clock import RunClock, WallAgenda
-from f2a2_sim.deployment.hearsay import AmendableReplay, Hearsay
+from f2a2_sim.deployment.hearsay import Hearsay
 from f2a2_sim.deployment.labour import Labour
 from f2a2_sim.deployment.links import AgentLinks
 from f2a2_sim.deployment.messages import Welcome
@@ -105,7 +105,7 @@ def assemble(
     hearsay = None
     if scenario.learner.information == "network":
         assert isinstance(fleet.learner, JointFleet)
-        hearsay = Hearsay(me, specs, population, _amendable(fleet.learner))
+        hearsay = Hearsay(me, specs, population, fleet.learner.replay)
         population.knowledge = hearsay
     copies = None if fleet.consensus is None else CopyCargo(fleet.consensus)
     carrier.cargo = AgentCargo(copies, hearsay)
@@ -141,21 +141,6 @@ def assemble(
         policies=policies,
         hearsay=hearsay,
     )
-
-
-def _amendable(learner: JointFleet) -> AmendableReplay:
-    """A replay of the same sizes instead of the learner's own, which is empty."""
-    config, setup = learner.config, learner.setup
-    learner.replay = replay = AmendableReplay(
-        learner.n_agents,
-        max(setup.observation_sizes),
-        setup.n_actions,
-        config.replay_transitions,
-        setup.rollouts,
-        with_ages=True,
-        device=learner.replay.device,
-    )
-    return replay
 
 
 def _emulator(scenario: Scenario, n: int) -> SimulatedCarrier:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from f2a2_sim.learners.joint.replay import JointFleetReplay
@@ -25,23 +24,6 @@ from network.wire import Message
 _MOST_STEPS = 2**40
 _KEPT = 256
 """Steps of each agent that wait for their turn; of more the newest."""
-
-
-class AmendableReplay(JointFleetReplay):
-    """A replay into whose stored steps others' observations and actions can be put afterwards."""
-
-    def amend(
-        self, back: int, agent: int, observation: NDArray[np.float32], actions: NDArray[np.int64]
-    ) -> None:
-        """Another ``agent``'s observation ``[rollouts, size]`` and actions ``[rollouts]`` in the frame that
-        was written ``back`` frames before the newest; nothing happens if that is there no more."""
-        if not 0 <= back < min(self._newest + 1, self._frames):
-            return
-        at, size = self._place(self._newest - back), observation.shape[1]
-        self._observations[at, :, agent, :size] = torch.from_numpy(observation)
-        self._actions[at, :, agent] = torch.from_numpy(actions).to(torch.int8)
-        if back == 0:
-            self._last[:, agent, :size] = observation
 
 
 @dataclass(frozen=True)
@@ -65,7 +47,7 @@ class Hearsay(Knowledge):
         me: int,
         specs: list[AgentSpec],
         population: Population,
-        replay: AmendableReplay,
+        replay: JointFleetReplay,
         when_amended: Callable[[int, int, Step], None] = lambda back, agent, step: None,
     ) -> None:
         super().__init__(len(specs))

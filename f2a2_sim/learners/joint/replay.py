@@ -150,6 +150,17 @@ class JointFleetReplay:
         self._open = True
         return number
 
+    def amend(self, back: int, agent: int, observation: NDArray[np.float32], actions: IntArray) -> None:
+        """Put another ``agent``'s observation ``[rollouts, size]`` and actions ``[rollouts]`` into the frame
+        that was written ``back`` frames before the newest; nothing happens if that is there no more."""
+        if not 0 <= back < min(self._newest + 1, self._frames):
+            return
+        at, size = self._place(self._newest - back), observation.shape[1]
+        self._observations[at, :, agent, :size] = torch.from_numpy(observation)
+        self._actions[at, :, agent] = torch.from_numpy(actions).to(torch.int8)
+        if back == 0:
+            self._last[:, agent, :size] = observation
+
     def sample(self, rows: IntArray, uniforms: FloatArray) -> IntArray:
         """Transitions uniformly among those held: uniforms in [0, 1) ``[r, batch]`` -> their numbers."""
         number = (uniforms * self.count[rows, None]).astype(np.int64)

@@ -11,7 +11,7 @@ import torch
 
 from devices.compute import Work
 from f2a2_sim.deployment.agent_memory import AgentMemory
-from f2a2_sim.deployment.hearsay import AmendableReplay, Hearsay
+from f2a2_sim.deployment.hearsay import Hearsay
 from f2a2_sim.learners.joint.replay import JointFleetReplay
 from f2a2_sim.randomness import Streams
 from f2a2_sim.simulator.knowledge import Knowledge
@@ -57,7 +57,7 @@ class Twins:
 
     @classmethod
     def born(cls) -> Twins:
-        replay = AmendableReplay(*SIZE, with_ages=True)
+        replay = JointFleetReplay(*SIZE, with_ages=True)
         simulated, deployed = population(JointFleetReplay(*SIZE, with_ages=True)), population(replay)
         deployed.knowledge = hearsay = Hearsay(ME, SPECS, deployed, replay)
         return cls(simulated, deployed, hearsay)

@@ -85,7 +85,7 @@ class WorldServer:
         self._roll = roll = Roll(n, Spans(record.timeline_agents, record.timeline_events))
         stopwatch, recorder = Stopwatch(), Recorder(0, 0, [display])
         self._play = play = Play(world, Streams(scenario.seed, dense_ids=n), stopwatch)
-        self._measures = WorldMeasures(scenario, world, play, roll, recorder, stopwatch, clock)
+        self._measures = WorldMeasures(scenario, play, roll, recorder, stopwatch, clock)
         self._memory = WorldMemory(scenario, folder, play, roll, recorder, stopwatch, clock, baseline)
         self._links = WorldLinks(security, Voice(WORLD_NUMBER, clock))
         self._attendance = Attendance(scenario, world, roll, self._links, clock, self._log)

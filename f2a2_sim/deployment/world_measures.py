@@ -23,7 +23,6 @@ from f2a2_sim.scenario.schema import Scenario
 from f2a2_sim.simulator.measures import episode_row
 from f2a2_sim.simulator.play import Play
 from f2a2_sim.simulator.stopwatch import Stopwatch
-from f2a2_sim.worlds.base import World
 
 
 class WorldMeasures:
@@ -32,7 +31,6 @@ class WorldMeasures:
     def __init__(
         self,
         scenario: Scenario,
-        world: World,
         play: Play,
         roll: Roll,
         recorder: Recorder,
@@ -40,7 +38,6 @@ class WorldMeasures:
         clock: RunClock,
     ) -> None:
         self._scenario = scenario
-        self._world = world
         self._play = play
         self._roll = roll
         self._recorder = recorder
@@ -60,8 +57,7 @@ class WorldMeasures:
 
     def _metrics(self, episode_end: bool = False) -> dict[str, Any]:
         """The columns of ``metrics.parquet``."""
-        play, roll, counts = self._play, self._roll, self._roll.counts()
-        outcome = self._world.episode_summary() if episode_end else {}
+        play, roll = self._play, self._roll
         now_s = self._clock()
         total_s = self._stopwatch.total_s()
         world_s = self._stopwatch.breakdown_s()["world"]
@@ -69,21 +65,13 @@ class WorldMeasures:
         consensus_s = float(roll.of_each("busy_mix_s").mean())
         return {
             "virtual_time_s": now_s,
-            "env_steps": play.env_steps,
-            "episode": play.episode,
-            "episode_step": play.steps,
-            "episode_end": episode_end,
+            **play.metrics(episode_end),
             "updates": int(roll.of_each("updates").sum()),
-            "return_mean_per_agent": float(play.returns.mean()),
-            **play.counts,
-            "alive": int(play.step.alive.sum()),
-            "win": float(outcome.get("win", math.nan)),
             "online": int((~roll.absent).sum()),
             **roll.take_statistics(),
             "dual_norm": float(roll.of_each("dual_norm").mean()),
             "disagreement": roll.disagreement(),
-            **counts.as_dict(),
-            "missed_deadlines": int(play.missed.sum()),
+            **roll.counts().as_dict(),
             "utilisation": float(roll.utilisation(now_s).mean()),
             "energy_j": math.nan,
             "wall_time_s": total_s,
@@ -95,10 +83,9 @@ class WorldMeasures:
         }
 
     def _devices_table(self) -> dict[str, Any]:
-        play, roll, now_s, n = self._play, self._roll, self._clock(), self._roll.n_agents
+        roll, now_s, n = self._roll, self._clock(), self._roll.n_agents
         return {
-            "agent": np.arange(n),
-            "name": np.array([agent.name for agent in self._world.agents]),
+            **self._play.of_devices(),
             "profile": np.full(n, f"real ({platform.machine()})"),
             "link": np.full(n, "zmq"),
             "busy_act_s": roll.of_each("busy_act_s"),
@@ -109,9 +96,6 @@ class WorldMeasures:
             "battery_empty": np.zeros(n, dtype=np.bool_),
             "updates": roll.of_each("updates").astype(np.int64),
             "consensus_rounds": roll.of_each("rounds").astype(np.int64),
-            "actions": play.actions_taken,
-            "missed_deadlines": play.missed,
-            "return_mean": play.lifetime_returns / max(play.finished_episodes, 1),
         }
 
     def _links_table(self) -> dict[str, Any]:

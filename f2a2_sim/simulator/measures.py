@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -73,38 +72,20 @@ class Measures:
     def metrics(self, episode_end: bool = False) -> dict[str, Any]:
         """The present values of the columns of ``metrics.parquet``."""
         parts, play, now_s = self._context.parts, self._play, self._context.agenda.now_s
-        outcome = parts.world.episode_summary() if episode_end else {}
         with self._context.stopwatch.part("consensus"):
             disagreement, dual_norm = parts.population.disagreement(), parts.population.dual_norm()
-        fates = parts.carrier.counts
         busy_s = self.busy_s()
         on_s = now_s - self.off_s()
         breakdown = self._context.stopwatch.breakdown_s()
         return {
             "virtual_time_s": now_s,
-            "env_steps": play.env_steps,
-            "episode": play.episode,
-            "episode_step": play.steps,
-            "episode_end": episode_end,
+            **play.metrics(episode_end),
             "updates": int(self._training.updates.sum()),
-            "return_mean_per_agent": float(play.returns.mean()),
-            **play.counts,
-            "alive": int(play.step.alive.sum()),
-            "win": float(outcome.get("win", math.nan)),
             "online": int(self._presence.active().sum()),
             **self._computing.mean_statistics(),
             "dual_norm": dual_norm,
             "disagreement": disagreement,
-            "sent": fates.sent,
-            "delivered": fates.delivered,
-            "lost": fates.lost,
-            "queue_dropped": fates.queue_dropped,
-            "absent_dropped": fates.absent_dropped,
-            "expired": fates.expired,
-            "in_flight": fates.in_flight,
-            "duplicated": fates.duplicated,
-            "bytes_sent": fates.bytes_sent,
-            "missed_deadlines": int(play.missed.sum()),
+            **parts.carrier.counts.as_dict(),
             "utilisation": float(np.mean(busy_s / np.maximum(on_s, 1e-12))) if now_s > 0 else 0.0,
             "energy_j": float(parts.power.energy_j(on_s, busy_s).sum()),
             "wall_time_s": self._context.stopwatch.total_s(),
@@ -126,8 +107,7 @@ class Measures:
         busy_s, off_s = self.busy_s(), self.off_s()
         on_s = now_s - off_s
         return {
-            "agent": np.arange(self._context.n_agents),
-            "name": np.array([agent.name for agent in parts.world.agents]),
+            **self._play.of_devices(),
             "profile": np.array(parts.profile_names),
             "link": np.array(parts.link_names),
             "busy_act_s": parts.units.busy_s(ACT, now_s),
@@ -138,7 +118,4 @@ class Measures:
             "battery_empty": parts.power.remaining_j(on_s, busy_s) <= 0.0,
             "updates": self._training.updates,
             "consensus_rounds": self._exchange.round,
-            "actions": self._play.actions_taken,
-            "missed_deadlines": self._play.missed,
-            "return_mean": self._play.lifetime_returns / max(self._play.finished_episodes, 1),
         }

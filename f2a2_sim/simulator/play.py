@@ -96,6 +96,31 @@ class Play:
             return "the limit of world steps is reached"
         return None
 
+    def metrics(self, episode_end: bool) -> dict[str, Any]:
+        """Its columns of ``metrics.parquet``."""
+        outcome = self._world.episode_summary() if episode_end else {}
+        return {
+            "env_steps": self.env_steps,
+            "episode": self.episode,
+            "episode_step": self.steps,
+            "episode_end": episode_end,
+            "return_mean_per_agent": float(self.returns.mean()),
+            **self.counts,
+            "alive": int(self.step.alive.sum()),
+            "win": float(outcome.get("win", math.nan)),
+            "missed_deadlines": int(self.missed.sum()),
+        }
+
+    def of_devices(self) -> dict[str, NDArray[Any]]:
+        """Its columns of ``tables/devices.parquet``."""
+        return {
+            "agent": np.arange(len(self.missed)),
+            "name": np.array([agent.name for agent in self._world.agents]),
+            "actions": self.actions_taken,
+            "missed_deadlines": self.missed,
+            "return_mean": self.lifetime_returns / max(self.finished_episodes, 1),
+        }
+
     def state(self) -> dict[str, Any]:
         """The world itself is the seed and the actions of the present episode."""
         return {

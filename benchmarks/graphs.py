@@ -1,4 +1,4 @@
-"""What CUDA graphs save: milliseconds per update of eight agents, of an action, of drawing a batch.
+"""What CUDA graphs save: milliseconds per update of eight agents, and of an action.
 
     F2A2_CUDA_GRAPHS=1 python -m benchmarks.graphs       # recorded updates; then with 0: plain ones
     python -m benchmarks.graphs --device cpu             # the same work here

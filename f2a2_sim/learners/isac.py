@@ -103,7 +103,6 @@ class IsacFleet(StackedFleet):
     """
 
     def __init__(self, config: LearnerConfig, setup: FleetSetup) -> None:
-        self.setup = setup
         self.actor = MlpShape(
             setup.observation_size, config.hidden_size, config.hidden_layers, setup.n_actions
         )

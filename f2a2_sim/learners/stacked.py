@@ -12,10 +12,11 @@ bias: inputs come with a 1 behind them, so the product adds it, and its gradient
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod, sqrt
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from f2a2_sim.learners.products import LEAK, multiply, multiply_before_leak, multiply_transposed
+
+Views = TypeVar("Views")
 
 _LINE = 64  # bytes of a cache line
 _ALIGN = 16  # floats: segments start on 64-byte boundaries
@@ -223,6 +226,21 @@ class StackedMlp:
             ):
                 multiply_before_leak(g_out, weight, read, write)
             upstream = passage.gradient
+
+
+class RowViews(Generic[Views]):
+    """Views of rows that stay where they are, made once: making them costs as much as using them."""
+
+    def __init__(self, make: Callable[[Tensor], Views]) -> None:
+        self._make = make
+        self._made: dict[tuple[int, int], Views] = {}
+
+    def __call__(self, rows: Tensor) -> Views:
+        """Of ``rows`` ``[b, .]``."""
+        key = (rows.data_ptr(), rows.shape[0])
+        if key not in self._made:
+            self._made[key] = self._make(rows)
+        return self._made[key]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -48,13 +49,13 @@ class RecordedUpdates:
         return recording.replay(given)
 
 
+@dataclass(frozen=True)
 class Given:
-    """What an update of a block gets: transitions, rewards as the learner sees them, uniforms."""
+    """What an update of a block gets."""
 
-    def __init__(self, transitions: JointTransitions, rewards: Tensor, uniforms: Tensor) -> None:
-        self.transitions = transitions
-        self.rewards = rewards
-        self.uniforms = uniforms
+    transitions: JointTransitions
+    rewards: Tensor  # [b, batch], as the learner sees them
+    uniforms: Tensor  # [b, draws]
 
     def copy(self) -> Given:
         """The same in memory of its own."""

@@ -17,7 +17,7 @@ from f2a2_sim.learners.attention_shape import AttentionShape
 from f2a2_sim.learners.joint.attention_twins import entered, observed_by_group
 from f2a2_sim.learners.joint.mlp_critic import JointInputLayout, JointInputs, JointMlpCritic
 from f2a2_sim.learners.joint.own_attention import Answered, OwnAttentionCritic
-from f2a2_sim.learners.stacked import MlpArrays, MlpShape
+from f2a2_sim.learners.stacked import MlpShape, RowViews
 
 
 class OwnValues(ABC):
@@ -45,7 +45,7 @@ class PerceptronValues(OwnValues):
     def __init__(self, layout: JointInputLayout, shape: MlpShape) -> None:
         self._critic = JointMlpCritic(layout, shape)
         self._inputs: JointInputs | None = None
-        self._arrays: dict[tuple[int, int], MlpArrays] = {}  # of rows that stay where they are: once made
+        self._views = RowViews(shape.arrays)
 
     def look(self, run: slice, seen: Tensor, actions: Tensor) -> None:
         own = torch.arange(run.start, run.stop, device=seen.device)
@@ -58,12 +58,6 @@ class PerceptronValues(OwnValues):
     def backward(self, rows: Tensor, q_gradient: Tensor, out: Tensor) -> None:
         assert self._inputs is not None
         self._critic.backward(self._views(rows), self._inputs, q_gradient.unsqueeze(0), self._views(out))
-
-    def _views(self, rows: Tensor) -> MlpArrays:
-        key = (rows.data_ptr(), rows.shape[0])
-        if key not in self._arrays:
-            self._arrays[key] = self._critic.shape.arrays(rows)
-        return self._arrays[key]
 
 
 class AttentionValues(OwnValues):

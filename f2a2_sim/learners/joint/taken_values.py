@@ -14,11 +14,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from f2a2_sim.learners.attention_shape import CriticArrays
 from f2a2_sim.learners.joint.attention_twins import AttentionTwins, entered, observed_by_group
 from f2a2_sim.learners.joint.mlp_critic import JointInputLayout, JointInputs, JointMlpCritic
 from f2a2_sim.learners.joint.own_attention import Answered, OwnAttentionCritic
-from f2a2_sim.learners.stacked import MlpArrays, MlpShape
+from f2a2_sim.learners.stacked import MlpShape, RowViews
 
 
 class TakenValues(ABC):
@@ -54,7 +53,7 @@ class PerceptronTaken(TakenValues):
         self._own = torch.empty(0)
         self._looked: JointInputs | None = None
         self._asked: JointInputs | None = None
-        self._arrays: dict[tuple[int, int], MlpArrays] = {}  # of rows that stay where they are: once made
+        self._views = RowViews(shape.arrays)
 
     def look(self, run: slice, seen: Tensor, variants: Sequence[Tensor]) -> None:
         self._own = torch.arange(run.start, run.stop, device=seen.device)
@@ -74,12 +73,6 @@ class PerceptronTaken(TakenValues):
         gradient = q_gradient.unsqueeze(-1)
         return self._critic.own_action_gradient(self._views(rows), self._asked, self._own, gradient)
 
-    def _views(self, rows: Tensor) -> MlpArrays:
-        key = (rows.data_ptr(), rows.shape[0])
-        if key not in self._arrays:
-            self._arrays[key] = self._critic.shape.arrays(rows)
-        return self._arrays[key]
-
 
 class AttentionTaken(TakenValues):
     """See `OwnAttentionCritic`; ``logit_decay`` is the weight of the squared attention logits."""
@@ -95,7 +88,7 @@ class AttentionTaken(TakenValues):
         self._asked: list[Tensor] = []
         self._taken = torch.empty(0)
         self._done: list[Answered] = []
-        self._arrays: dict[tuple[int, int], list[CriticArrays]] = {}
+        self._views = RowViews(lambda rows: [twins.arrays(rows, twin) for twin in range(twins.twins)])
 
     def look(self, run: slice, seen: Tensor, variants: Sequence[Tensor]) -> None:
         shape = self._twins.shape
@@ -130,9 +123,3 @@ class AttentionTaken(TakenValues):
     def own_action_gradient(self, rows: Tensor, q_gradient: Tensor) -> Tensor:
         values = torch.stack([done.q for done in self._done])
         return (values * q_gradient.unsqueeze(-1)).sum(dim=0)
-
-    def _views(self, rows: Tensor) -> list[CriticArrays]:
-        key = (rows.data_ptr(), rows.shape[0])
-        if key not in self._arrays:
-            self._arrays[key] = [self._twins.arrays(rows, twin) for twin in range(self._twins.twins)]
-        return self._arrays[key]

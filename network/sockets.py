@@ -72,7 +72,7 @@ class Inbox:
 
 
 class Outbox:
-    """A connected socket to the inbox of one peer; of what cannot be sent yet it keeps only the newest."""
+    """A connected socket to the inbox of one peer; of what cannot be sent yet it keeps each kind's newest."""
 
     def __init__(
         self, context: zmq.Context[Any], security: Security, peer_name: str, high_water_mark: int = 2
@@ -82,41 +82,43 @@ class Outbox:
         self.socket = _new_socket(context, zmq.PUSH, secure, high_water_mark)
         self._security = security
         self._endpoint: str | None = None
-        self._waiting: Frames | None = None
+        self._waiting: dict[str, Frames] = {}
         self.dropped = 0
-        """Messages that a newer one has displaced."""
+        """Messages that a newer one of their kind has displaced."""
 
     @property
-    def waiting(self) -> bool:
-        """Whether there is a message that could not be sent yet."""
-        return self._waiting is not None
+    def waiting(self) -> frozenset[str]:
+        """The kinds of the messages that could not be sent yet."""
+        return frozenset(self._waiting)
 
     def connect(self, endpoint: str) -> None:
         """Send there from now on, whether or not anybody listens yet; raises EndpointError."""
         self._endpoint = _connect(self.socket, self._security, self._endpoint, endpoint)
 
-    def offer(self, message: Frames) -> bool:
-        """Send a message, or keep it until `flush`; False if that displaced an older one.
+    def offer(self, message: Frames, kind: str = "") -> bool:
+        """Send a message, or keep it until `flush`; False if that displaced an older one of its kind.
 
         The frames of a message that is kept must not change.
         """
         if self.flush() and _send(self.socket, message):
             return True
-        displaced = self._waiting is not None
+        displaced = self._waiting.pop(kind, None) is not None
         self.dropped += displaced
-        self._waiting = message
+        self._waiting[kind] = message  # behind all others: receivers want them in the order of their numbers
         return not displaced
 
     def flush(self) -> bool:
-        """Try to send the message that waits; whether none waits any more."""
-        if self._waiting is not None and _send(self.socket, self._waiting):
-            self._waiting = None
-        return self._waiting is None
+        """Try to send what waits, oldest first; whether nothing waits any more."""
+        for kind, message in list(self._waiting.items()):
+            if not _send(self.socket, message):
+                return False
+            del self._waiting[kind]
+        return True
 
     def close(self, linger_s: float = 0.0) -> None:
         """Give up what waits after one more try; what was sent may take ``linger_s`` seconds to leave."""
         self.flush()
-        self._waiting = None
+        self._waiting = {}
         self.socket.close(linger=round(linger_s * 1000))
 
 

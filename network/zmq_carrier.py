@@ -42,6 +42,10 @@ _TOTALS_OF_EMULATOR = ("duplicated", "lost", "queue_dropped")
 class Cargo(Protocol):
     """What versions stand for, at this agent."""
 
+    def kind(self, version: int) -> str:
+        """What that version is one of: to a slow peer the newest of each kind waits."""
+        ...
+
     def pack(self, version: int) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]:
         """Fields and tensors of the message that carries that version; they are copied at once."""
         ...
@@ -54,11 +58,11 @@ class Cargo(Protocol):
 class ZmqCarrier:
     """The links of ``agent`` to its neighbours.
 
-    ``outbox`` gives the socket to a peer. Where a peer takes its messages too slowly the newest waits and
-    older ones are dropped (counted as queue_dropped). With an ``emulator``, a simulated carrier of the same
-    scenario and seed, each message leaves when that one says it should arrive, twice, or never: the same
-    losses and delays as in the simulation, on top of what the real network does. Copies that the emulated
-    network holds are limited to ``held_bytes``; beyond that new ones are queue_dropped when they are due.
+    ``outbox`` gives the socket to a peer. Where a peer takes its messages too slowly the newest of each kind
+    waits and older ones are dropped (counted as queue_dropped). With an ``emulator``, a simulated carrier of
+    the same scenario and seed, each message leaves when that one says it should arrive, twice, or never: the
+    same losses and delays as in the simulation, on top of what the real network does. Copies that the
+    emulated network holds are limited to ``held_bytes``; beyond that new ones are queue_dropped when due.
     """
 
     def __init__(
@@ -90,10 +94,12 @@ class ZmqCarrier:
         self._emulator = emulator
         self._emulated_s = -np.inf
         self._held_bytes = held_bytes
-        self._held: dict[int, list[Any]] = {}
+        self._held: dict[int, tuple[str, list[Any]]] = {}
         self._everybody = np.ones(n_agents, dtype=np.bool_)
-        self._waiting: dict[int, int | None] = {}
-        """Receivers for whom a message waits: the bytes of a copy, None for another kind."""
+        self._waiting: set[int] = set()
+        """Receivers for whom something waits."""
+        self._unsent_bytes: dict[tuple[int, str], int] = {}
+        """Of the newest counted message, by receiver and kind."""
         self._pumped_s = -np.inf
         self._own: dict[str, Ints] = {name: np.zeros(n_agents, dtype=np.int64) for name in _TOTALS}
         """Totals by peer ``[n_agents]``, without those that the emulator counts itself."""
@@ -136,15 +142,16 @@ class ZmqCarrier:
         assert self.cargo is not None, "a carrier needs cargo before its first broadcast"
         began = time.perf_counter()
         receivers = self.out_neighbours(self.agent)
+        kind = self.cargo.kind(int(versions[0]))
         frames = self._frames(COPY, now_s, *self.cargo.pack(int(versions[0])))
         self._own["sent"][receivers] += 1
         if self._emulator is not None:
-            return self._emulate(now_s, senders, size_bytes, frames)
+            return self._emulate(now_s, senders, size_bytes, kind, frames)
         size = int(np.max(size_bytes))
         handed_over_s = np.empty(len(receivers))
         for place, receiver in enumerate(receivers.tolist()):
             self._bytes_sent += size
-            self._offer(receiver, frames, size)
+            self._offer(receiver, kind, frames, size)
             handed_over_s[place] = time.perf_counter()
         count = len(receivers)
         ends_s = now_s + (handed_over_s - began)
@@ -163,7 +170,7 @@ class ZmqCarrier:
         """Send a message of another kind, at once and uncounted."""
         frames = self._frames(kind, now_s, fields, tensors)
         for receiver in receivers.tolist():
-            self._offer(receiver, frames, None)
+            self._offer(receiver, kind, frames)
 
     def _frames(
         self, kind: str, now_s: float, fields: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]
@@ -175,20 +182,21 @@ class ZmqCarrier:
         )
         return [header, *(zmq.Frame(part) for part in data)]
 
-    def _offer(self, receiver: int, frames: list[Any], copy_bytes: int | None) -> None:
+    def _offer(self, receiver: int, kind: str, frames: list[Any], counted_bytes: int | None = None) -> None:
         box = self._outbox(receiver)
-        earlier = self._waiting.pop(receiver, None)
-        if not box.offer(frames) and earlier is not None:
-            self._own["queue_dropped"][receiver] += 1
-            self._bytes_sent -= earlier
+        displaced = not box.offer(frames, kind)
+        if counted_bytes is not None:
+            if displaced:
+                self._own["queue_dropped"][receiver] += 1
+                self._bytes_sent -= self._unsent_bytes[receiver, kind]
+            self._unsent_bytes[receiver, kind] = counted_bytes
         if box.waiting:
-            self._waiting[receiver] = copy_bytes
+            self._waiting.add(receiver)
 
     def pump(self, now_s: float) -> None:
         """Send what is due by now, and what has been waiting for a slow peer."""
         self._pumped_s = now_s
-        for receiver in [peer for peer in self._waiting if self._outbox(peer).flush()]:
-            del self._waiting[receiver]
+        self._waiting = {peer for peer in self._waiting if not self._outbox(peer).flush()}
         if self._emulator is not None and self._emulator.next_arrival_s() <= now_s:
             self._deliver_emulated(now_s)
 
@@ -203,7 +211,9 @@ class ZmqCarrier:
 
     # ------------------------------------------------------------ the emulated network
 
-    def _emulate(self, now_s: float, senders: Ints, size_bytes: int | Ints, frames: list[Any]) -> Sends:
+    def _emulate(
+        self, now_s: float, senders: Ints, size_bytes: int | Ints, kind: str, frames: list[Any]
+    ) -> Sends:
         """Let the emulated network decide on a broadcast; its versions are the messages' numbers."""
         assert self._emulator is not None
         self._emulated_s = max(self._emulated_s, now_s)  # a run's clock may be set back, that one's may not
@@ -211,7 +221,7 @@ class ZmqCarrier:
         sends = self._emulator.broadcast(self._emulated_s, senders, number, size_bytes)
         size = sum(memoryview(part).nbytes for part in frames)
         if self._held_now() + size <= self._held_bytes:
-            self._held[self._sequence] = frames
+            self._held[self._sequence] = kind, frames
         self._deliver_emulated(now_s)
         return sends
 
@@ -222,17 +232,17 @@ class ZmqCarrier:
         due = self._emulator.drain(self._emulated_s, self._everybody)
         for receiver, number in zip(due.receiver.tolist(), due.version.tolist(), strict=True):
             if number in self._held:
-                header, *data = self._held[number]
+                kind, (header, *data) = self._held[number]
                 # Receivers let in growing numbers only, and the emulated network may change the order.
                 self._sequence += 1
-                self._offer(receiver, [_renumbered(header, self._sequence), *data], 0)
+                self._offer(receiver, kind, [_renumbered(header, self._sequence), *data], 0)
             else:
                 self._own["queue_dropped"][receiver] += 1
         for number in self._held.keys() - set(self._emulator.versions_in_flight().tolist()):
             del self._held[number]
 
     def _held_now(self) -> int:
-        return sum(memoryview(part).nbytes for frames in self._held.values() for part in frames)
+        return sum(memoryview(part).nbytes for _, frames in self._held.values() for part in frames)
 
     def _of_emulator(self, name: str) -> Ints:
         """A column of the emulator's table, by receiver: int64 ``[n_agents]``."""
@@ -325,7 +335,8 @@ class ZmqCarrier:
     def _in_flight(self) -> Ints:
         """How many copies for each peer wait here: int64 ``[n_agents]``."""
         count = np.zeros(self.n_agents, dtype=np.int64)
-        count[[peer for peer, copy_bytes in self._waiting.items() if copy_bytes is not None]] = 1
+        for receiver, kind in self._unsent_bytes:
+            count[receiver] += kind in self._outbox(receiver).waiting
         if self._emulator is not None:
             ended = sum(self._of_emulator(name) for name in ("delivered", "lost", "queue_dropped"))
             count += self._of_emulator("sent") + self._of_emulator("duplicated") - ended
@@ -347,7 +358,7 @@ class ZmqCarrier:
         """Go on counting from such a state. What was on its way when the process ended is lost with it."""
         self._draw(int(state["drawn"]))
         self._bytes_sent = int(state["bytes_sent"])
-        self._waiting, self._held = {}, {}
+        self._waiting, self._unsent_bytes, self._held = set(), {}, {}
         if self._emulator is not None:
             if state["emulator"]:
                 self._emulator.load_state(state["emulator"])

@@ -18,7 +18,7 @@ from network.wire import Limits
 
 _LINGER_S = 5.0
 _INBOX_MESSAGES = 8  # unread from each peer, before it has to wait
-_OUTBOX_MESSAGES = 4  # on their way to a slow peer, before the newest waits and older ones are dropped
+_OUTBOX_MESSAGES = 4  # on their way to a slow peer, before each kind's newest waits
 
 
 class AgentLinks:

@@ -33,6 +33,9 @@ class AgentCargo:
         self._copies = copies
         self._hearsay = hearsay
 
+    def kind(self, version: int) -> str:
+        return "step" if version < 0 else "copy"
+
     def pack(self, version: int) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]:
         if version < 0:
             assert self._hearsay is not None

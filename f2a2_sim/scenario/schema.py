@@ -99,6 +99,14 @@ class WorldConfig(Section):
             "particle worlds); for ctc and rover_tower with a learner that has joint critics."
         ),
     )
+    observation_limit: float | None = Field(
+        None,
+        gt=0.0,
+        description=(
+            "Agents observe every number clipped to this size (null = as it is). In ctc what was taken lies "
+            "at -999, beside which standardised inputs hardly show all else; 3 is beyond the rest."
+        ),
+    )
     mode: Literal["lockstep", "realtime"] = Field(
         "lockstep",
         description=(

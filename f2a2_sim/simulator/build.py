@@ -58,6 +58,7 @@ def build_world(scenario: Scenario) -> World:
         default_action=world.default_action,
         env_args=world.env_args,
         rollouts=world.rollouts,
+        observation_limit=world.observation_limit,
     )
 
 

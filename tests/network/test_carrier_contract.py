@@ -77,10 +77,15 @@ class Shelf:
     def __init__(self, width: int) -> None:
         self.width = width
         self.kept: list[tuple[int, NDArray[Any]]] = []
+        self.kinds = 1
+        """Rounds take turns at being of so many kinds."""
 
     def keep(self, round_number: int, values: NDArray[Any]) -> int:
         self.kept.append((round_number, values))
         return len(self.kept) - 1
+
+    def kind(self, version: int) -> str:
+        return f"kind {self.kept[version][0] % self.kinds}"
 
     def pack(self, version: int) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]:
         round_number, values = self.kept[version]
@@ -585,6 +590,19 @@ def test_only_copies_are_counted_among_what_a_slow_peer_misses(real: Make) -> No
     counts = ends.totals()
     assert counts.in_flight == 0 and 0 < counts.queue_dropped < 30
     assert ended(counts) == counts.sent == 30
+
+
+def test_the_newest_of_each_kind_waits(real: Make) -> None:
+    ends = real(2, CompleteTopology(), width=1 << 18, unsent=1, unread=1)
+    ends.shelves[0].kinds = 2
+    for k in range(41):
+        ends.send(0, 2 * (k // 2) if k < 40 else 41)  # the last one alone is of the second kind
+    assert ends.carriers[0].counts.in_flight == 2 and ends.carriers[0].counts.queue_dropped > 20
+    heard = [h.round for h in ends.hear_out()]
+    assert heard[-2:] == [38, 41]
+    counts = ends.totals()
+    assert counts.in_flight == 0 and ended(counts) == counts.sent == 41
+    assert counts.bytes_sent == SIZE_BYTES * (counts.sent - counts.queue_dropped)
 
 
 def test_what_waits_when_a_process_ends_is_lost(real: Make) -> None:

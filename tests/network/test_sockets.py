@@ -137,6 +137,19 @@ def test_an_outbox_keeps_the_newest(deployment: Deployment) -> None:
     assert outbox.dropped == 2
 
 
+def test_an_outbox_keeps_the_newest_of_each_kind(deployment: Deployment) -> None:
+    outbox = deployment.process("agent-0").outbox("agent-1", None)
+    kinds = ["copy", "step", "step", "policy", "copy"]
+    kept = [outbox.offer(frames(0, number), kind) for number, kind in enumerate(kinds, 1)]
+    assert kept == [True, True, False, True, False]
+    assert outbox.waiting == {"copy", "step", "policy"} and outbox.dropped == 2
+    inbox, endpoint = deployment.process("agent-1").inbox()
+    outbox.connect(endpoint)
+    until(outbox.flush)
+    assert not outbox.waiting
+    assert numbers(inbox, 3) == [3, 4, 5]  # in the order of their numbers, or they would be replays
+
+
 def test_what_waits_goes_before_what_comes_after_it(deployment: Deployment) -> None:
     inbox, endpoint = deployment.process("agent-1").inbox()
     outbox = deployment.process("agent-0").outbox("agent-1", endpoint)

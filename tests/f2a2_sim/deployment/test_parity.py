@@ -50,8 +50,8 @@ def test_simulated_and_real_runs_are_equal(
     name: str, changes: list[str], updates: int, insecure: bool, tmp_path: Path
 ) -> None:
     """Sixteen agents and 200 updates take a minute each way: ``f2a2-sim run battle_16`` and ``launch``."""
-    patience = ["deployment.lockstep_timeout_s=200", "deployment.lost_after_s=200"]
-    quick = ["record.baseline_episodes=0", "record.tensorboard=false", "consensus.wait_timeout_s=200"]
+    patience = ["deployment.lockstep_timeout_s=60", "deployment.lost_after_s=60"]
+    quick = ["record.baseline_episodes=0", "record.tensorboard=false", "consensus.wait_timeout_s=60"]
     scenario = load_scenario(name, [*changes, *quick, *patience])
     simulated = run(scenario, tmp_path / "simulated", threads=1)
     folder, real = launch(scenario, 2, tmp_path / "real", insecure=insecure, progress=False)

@@ -85,7 +85,12 @@ class Policies:
         return True
 
     def install(self, updates: int) -> None:
-        """Give the learner the others' policies of that version, or their newest ones."""
+        """Give the learner the others' policies of that version, or their newest ones.
+
+        Those of no update at all it has from the start; in lockstep a peer that is ahead may have told the next.
+        """
+        if self._lockstep and updates == 0:
+            return
         for peer, versions in self._known.items():
             version = updates if self._lockstep and updates in versions else max(versions)
             self._learner.parameters[peer, self._first :] = torch.from_numpy(versions[version])

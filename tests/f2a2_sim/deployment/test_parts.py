@@ -127,6 +127,17 @@ def test_in_lockstep_an_update_waits_for_everybodys_policy_of_that_many_updates(
     assert known._learner.parameters[:, 3:].tolist() == [[0, 0], [1, 1], [2, 2]]
 
 
+def test_the_first_update_is_by_the_first_policies_though_a_peer_is_ahead() -> None:
+    known = policies(lockstep=True)
+    assert known.hear(told(1, 1, np.float32([1, 1])))
+    known.install(0)
+    assert not known._learner.parameters.any()
+    behind = policies(lockstep=False)
+    behind.hear(told(1, 1, np.float32([1, 1])))
+    behind.install(0)
+    assert behind._learner.parameters[1, 3:].tolist() == [1, 1]
+
+
 def test_who_is_late_is_waited_for_once() -> None:
     known, everybody = policies(lockstep=True, timeout_s=0.0), np.ones(3, dtype=np.bool_)
     assert known.may_update(1, everybody)  # at once, with no patience at all

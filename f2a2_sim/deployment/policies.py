@@ -87,7 +87,7 @@ class Policies:
     def install(self, updates: int) -> None:
         """Give the learner the others' policies of that version, or their newest ones.
 
-        Those of no update at all it has from the start; in lockstep a peer that is ahead may have told the next.
+        Those before any update it has from the start; a peer that is ahead may have told its next one.
         """
         if self._lockstep and updates == 0:
             return

@@ -177,6 +177,12 @@ class LearnerConfig(BaseModel):
         description="Weight of the policy's entropy in the actor's objective alone (f2a2_coma, f2a2_ddpg, "
         "f2a2_td3; the paper has none).",
     )
+    logit_decay: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of the policy's mean squared logit in the actor's loss, as MAAC has it (learners "
+        "with joint critics; the paper has none). Against alpha1 = 1 MAAC's own would be 1e-3.",
+    )
     critic: Literal["perceptron", "attention"] = Field(
         "perceptron",
         description="The critics of f2a2_coma, f2a2_ddpg and f2a2_td3: perceptron = one on all that is seen "

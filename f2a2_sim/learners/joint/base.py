@@ -371,12 +371,17 @@ class JointFleet(StackedFleet):
         arrays = self.mlp_arrays("actor", self.actor_shape, self.parameters, run, self.actor_columns)
         return network, inputs, network.forward(arrays, inputs)[0]
 
-    def step_actor(self, drawn: Drawn, network: StackedMlp, inputs: Tensor, logit_gradient: Tensor) -> None:
+    def step_actor(
+        self, drawn: Drawn, network: StackedMlp, inputs: Tensor, logits: Tensor, logit_gradient: Tensor
+    ) -> None:
         """Descend along ``logit_gradient`` ``[b, batch, actions]`` after `actor_pass`; moments follow.
 
-        Both only for agents whose actor is due.
+        Both only for agents whose actor is due. With it goes the gradient of logit_decay * mean(logits^2).
         """
         run = drawn.run
+        if self.config.logit_decay > 0.0:
+            weight = 2.0 * self.config.logit_decay / (logits.shape[1] * logits.shape[2])
+            logit_gradient.add_(logits, alpha=weight)
         columns = self.actor_columns
         arrays = self.mlp_arrays("actor", self.actor_shape, self.parameters, run, columns)
         out = self.mlp_arrays("actor gradient", self.actor_shape, self.gradient, run, columns)

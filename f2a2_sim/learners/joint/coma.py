@@ -114,7 +114,7 @@ class ComaFleet(JointFleet):
         # Actor step (5.4b), with the new critic.
         gradient = actor_gradient(config, known, critic.forward(parameters))
         add_entropy_bonus(config, policy, gradient)
-        self.step_actor(drawn, network, actor_inputs, gradient)
+        self.step_actor(drawn, network, actor_inputs, logits, gradient)
 
         delta = taken - y
         entropy = -(policy.probabilities * policy.log).sum(dim=-1, keepdim=True)

@@ -128,7 +128,7 @@ class DdpgFleet(JointFleet):
             action_gradient = critic.own_action_gradient(parameters, actor_gradient(config, known, q_new))
             logit_gradient = sample.logit_gradient(action_gradient)
             add_entropy_bonus(config, policy, logit_gradient)
-            self.step_actor(drawn, network, actor_inputs, logit_gradient)
+            self.step_actor(drawn, network, actor_inputs, logits, logit_gradient)
         return _statistics(policy, known, taken)
 
     def activations(self) -> int:

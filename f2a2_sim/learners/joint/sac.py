@@ -104,7 +104,7 @@ class SacFleet(JointFleet):
         # Actor step (5.4b), with the new critics.
         q_new = self._values(critic, "parameters", both, run)
         gradient = actor_gradient(config, own, q_new[:, :, :batch], q_new[:, :, batch:])
-        self.step_actor(drawn, network, actor_inputs, gradient)
+        self.step_actor(drawn, network, actor_inputs, logits, gradient)
         return _statistics(own, torch.stack(taken))
 
     def _critic(self, worker: int) -> OwnAttentionCritic:

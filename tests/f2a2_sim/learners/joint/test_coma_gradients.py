@@ -35,6 +35,7 @@ TERMS: dict[str, dict[str, Any]] = {
     "raw rewards": {"normalise_rewards": False},
     "clipped error": {"td_clip": 0.05},
     "entropy bonus": {"entropy_bonus": 0.2},
+    "logit decay": {"logit_decay": 0.3},
     "l2": {"l2": 0.05},
     "gradient clip": {"grad_clip": 0.05},
     "one block": {"block_agents": 3},
@@ -144,6 +145,7 @@ class ComaReference(Reference):
         ascended = c.alpha1 * (weight * advantage * log_new).sum(dim=-1).mean()
         ascended = ascended - c.alpha2 * (squared * log_new[each, a[i]]).mean()
         ascended = ascended - c.entropy_bonus * (log_new.exp() * log_new).sum(dim=-1).mean()
+        ascended = ascended - c.logit_decay * self.logits(i, o[i], actor).square().mean()
         new_actor = self.stepped(actor, -ascended, self.fleet.actor_columns)
         return torch.cat([new_critic, new_actor[self.fleet.actor_columns]]), new_targets
 

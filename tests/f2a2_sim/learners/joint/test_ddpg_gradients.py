@@ -40,6 +40,7 @@ TERMS: dict[str, dict[str, Any]] = {
     "raw rewards": {"normalise_rewards": False},
     "clipped error": {"td_clip": 0.05},
     "entropy bonus": {"entropy_bonus": 0.2},
+    "logit decay": {"logit_decay": 0.3},
     "cold samples": {"gumbel_temperature": 0.5},
     "l2": {"l2": 0.05},
     "gradient clip": {"grad_clip": 0.05},
@@ -194,6 +195,7 @@ class DdpgReference(Reference):
         if twins == 2:
             ascended = ascended - (pull[1] * q_new[1]).mean()
         ascended = ascended - c.entropy_bonus * (log_new.exp() * log_new).sum(dim=-1).mean()
+        ascended = ascended - c.logit_decay * self.logits(i, o[i], actor).square().mean()
         new_actor = self.stepped(actor, -ascended, self.fleet.actor_columns)
         return torch.cat([new_critic, new_actor[self.fleet.actor_columns]]), new_targets
 

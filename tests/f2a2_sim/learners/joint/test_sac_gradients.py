@@ -32,6 +32,7 @@ TERMS: dict[str, dict[str, Any]] = {
     "sampled expectations": {"exact_expectation": False},
     "raw rewards": {"normalise_rewards": False},
     "clipped error": {"td_clip": 0.05},
+    "logit decay": {"logit_decay": 0.3},
     "no attention regulariser": {"attention_decay": 0.0},
     "l2": {"l2": 0.05},
     "gradient clip": {"grad_clip": 0.05},
@@ -53,13 +54,16 @@ class Reference:
 
     def policy(self, agent: int, observations: Tensor, row: Tensor | None = None) -> Tensor:
         """log pi^agent ``[batch, actions]`` of raw observations ``[batch, padded size]``."""
+        return torch.log_softmax(self.logits(agent, observations, row), dim=-1)
+
+    def logits(self, agent: int, observations: Tensor, row: Tensor | None = None) -> Tensor:
         own = self.row[agent] if row is None else row
         first, *rest = self.fleet.actor_shape.views(own[self.fleet.actor_columns][None])
         x = (observations - self.mean[agent]) / torch.sqrt(self.variance[agent] + 1e-5)
         x = x @ first[0, :-1] + first[0, -1]
         for weight, bias in zip(rest[0::2], rest[1::2], strict=True):
             x = torch.nn.functional.leaky_relu(x, 0.01) @ weight[0, 0] + bias[0, 0]
-        return torch.log_softmax(x, dim=-1)
+        return x
 
     def values(self, row: Tensor, twin: int, observations: Tensor, actions: Tensor) -> tuple[Tensor, list]:
         """Q^i_twin(o, (., a^-i)) ``[batch, actions]`` and the attention's logits."""
@@ -132,6 +136,7 @@ class Reference:
             limit = inf if c.td_clip is None else c.td_clip
             squared = sum((q - y).abs().clamp_max(limit) ** 2 for q in resampled)
             ascended = ascended - (weight * c.alpha2 * rho_resampled * log_new * squared).sum() / n
+        ascended = ascended - c.logit_decay * self.logits(i, o[i], actor).square().mean()
         new_actor = self.stepped(actor, -ascended, self.fleet.actor_columns)
         return torch.cat([new_critic, new_actor[self.fleet.actor_columns]]), new_targets
 

@@ -79,7 +79,8 @@ class LearnerConfig(BaseModel):
     replay_transitions: int = Field(
         500_000,
         ge=1,
-        description="Transitions kept by the whole army; each agent keeps an equal share of them.",
+        description="Transitions kept by the whole army, an equal share by each agent; with joint critics by "
+        "each agent.",
     )
     replay_dtype: Literal["float16", "float32"] = Field(
         "float16", description="Number format of stored observations; float16 halves the memory."

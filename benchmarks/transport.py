@@ -37,7 +37,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from f2a2_sim.deployment.remote import CopyCargo
+from f2a2_sim.deployment.remote import AgentCargo, CopyCargo
 from f2a2_sim.randomness import Streams
 from network.keys import Identity, Members, agent_name
 from network.sockets import Inbox, Outbox, Security
@@ -114,7 +114,7 @@ class Speaker:
         self.carrier = ZmqCarrier(
             job.agents, agent, TOPOLOGY, Streams(SEED, 0), self.inbox, self._boxes.__getitem__, agent
         )
-        self.carrier.cargo = CopyCargo(Rows(job.message_bytes // 4))  # type: ignore[arg-type]
+        self.carrier.cargo = AgentCargo(CopyCargo(Rows(job.message_bytes // 4)), None)  # type: ignore[arg-type]
         self._neighbours = self.carrier.out_neighbours(agent).tolist()
         self._me = np.array([agent])
         self._size = job.message_bytes
@@ -142,7 +142,7 @@ class Speaker:
 
     def speak(self) -> None:
         self.flush()
-        while 2 * sum(box.waiting for box in self._boxes.values()) <= len(self._boxes):
+        while 2 * sum(bool(box.waiting) for box in self._boxes.values()) <= len(self._boxes):
             now_s = time.monotonic()
             self.carrier.broadcast(now_s, self._me, np.array([next(self._round)]), self._size)
 

@@ -314,6 +314,15 @@ class AdamRows:
     steps: list[Tensor]
 
 
+def add_logit_decay(logit_gradient: Tensor, logits: Tensor, weight: float) -> Tensor:
+    """Add the gradient of weight * mean(z^2) for logits z ``[n, batch, actions]``, a mean for each of the n.
+
+    In place; MAAC's regulariser of its policies.
+    """
+    _, batch, n_actions = logits.shape
+    return logit_gradient.add_(logits, alpha=2.0 * weight / (batch * n_actions))
+
+
 def clip_rows(gradients: Tensor, limit: float) -> None:
     """Scale each row of ``[b, columns]`` to a Euclidean norm of at most ``limit``, in place."""
     norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)

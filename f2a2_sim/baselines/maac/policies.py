@@ -22,7 +22,16 @@ from f2a2_sim.baselines.maac.steps import clip_norms, load_into, optimiser_state
 from f2a2_sim.learners.attention_shape import AgentGroup
 from f2a2_sim.learners.few import log_softmax
 from f2a2_sim.learners.pool import BlockPool
-from f2a2_sim.learners.stacked import MlpArrays, MlpShape, StackedAdam, StackedMlp, carve, evaluate, zeros
+from f2a2_sim.learners.stacked import (
+    MlpArrays,
+    MlpShape,
+    StackedAdam,
+    StackedMlp,
+    add_logit_decay,
+    carve,
+    evaluate,
+    zeros,
+)
 from f2a2_sim.learners.standardise import RunningMoments, Standardised
 
 
@@ -53,10 +62,9 @@ class PolicyLoss:
 
     def logit_gradient(self, config: MaacConfig) -> Tensor:
         """dL/dz: of log pi(a) it is onehot(a) - pi."""
-        batch, n_actions = self.logits.shape[1:]
-        weight = self.coefficient / batch
+        weight = self.coefficient / self.logits.shape[1]
         gradient = self.log.exp().mul_(-weight).scatter_add_(-1, self.actions, weight)
-        return gradient.add_(self.logits, alpha=2.0 * config.logit_decay / (batch * n_actions))
+        return add_logit_decay(gradient, self.logits, config.logit_decay)
 
 
 class PolicySettings(Protocol):

@@ -37,6 +37,7 @@ from f2a2_sim.learners.stacked import (
     MlpArrays,
     MlpShape,
     StackedMlp,
+    add_logit_decay,
     blocks_of,
     clip_rows,
     zeros,
@@ -380,8 +381,7 @@ class JointFleet(StackedFleet):
         """
         run = drawn.run
         if self.config.logit_decay > 0.0:
-            weight = 2.0 * self.config.logit_decay / (logits.shape[1] * logits.shape[2])
-            logit_gradient.add_(logits, alpha=weight)
+            add_logit_decay(logit_gradient, logits, self.config.logit_decay)
         columns = self.actor_columns
         arrays = self.mlp_arrays("actor", self.actor_shape, self.parameters, run, columns)
         out = self.mlp_arrays("actor gradient", self.actor_shape, self.gradient, run, columns)

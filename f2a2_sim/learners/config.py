@@ -132,6 +132,12 @@ class LearnerConfig(BaseModel):
         description="Divide the actor's squared TD error by its running mean (the paper does not).",
     )
     l2: float = Field(0.0, ge=0, description="Weight of the regulariser R(w) = |w|^2 / 2 on every parameter.")
+    critic_l2: float | None = Field(
+        None,
+        ge=0,
+        description="Weight of that regulariser on the critics' parameters, instead of l2 (learners with joint "
+        "critics; null = l2). Against alpha2 = 1 MAAC's own would be 1e-3.",
+    )
     grad_clip: float | None = Field(
         None,
         gt=0,

@@ -35,6 +35,8 @@ TERMS: dict[str, dict[str, Any]] = {
     "logit decay": {"logit_decay": 0.3},
     "no attention regulariser": {"attention_decay": 0.0},
     "l2": {"l2": 0.05},
+    "another l2 for critics": {"l2": 0.05, "critic_l2": 0.4},
+    "l2 for critics alone": {"critic_l2": 0.4},
     "gradient clip": {"grad_clip": 0.05},
     "blocks of two": {"block_agents": 2},
     "one block": {"block_agents": 3},
@@ -164,9 +166,13 @@ class Reference:
         if self.config.grad_clip is not None:
             gradient *= min(1.0, self.config.grad_clip / float(gradient.norm().clamp_min(1e-30)))
         self.gradients.append(gradient.clone())
-        gradient += self.config.l2 * values.detach()[columns]
+        gradient += self.decay(columns) * values.detach()[columns]
         torch.optim.Adam([values], lr=self.config.learning_rate).step()
         return values.detach()
+
+    def decay(self, columns: slice) -> float:
+        c = self.config
+        return c.l2 if columns == self.fleet.actor_columns or c.critic_l2 is None else c.critic_l2
 
 
 def standard(values: Tensor) -> Tensor:

@@ -65,6 +65,12 @@ class LearnerConfig(BaseModel):
         "run's agents (newest checkpoint) instead of random weights.",
     )
     learning_rate: float = Field(1e-4, gt=0, description="Adam's step size, the same for actor and critics.")
+    actor_learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description="Adam's step size for actors alone (null = learning_rate, as in the paper): with a "
+        "smaller one they wait for critics to know something.",
+    )
     discount: float = Field(0.95, ge=0, le=1, description="Weight of the next step's value in the target.")
     tau: float = Field(
         0.005,
@@ -135,8 +141,8 @@ class LearnerConfig(BaseModel):
     critic_l2: float | None = Field(
         None,
         ge=0,
-        description="Weight of that regulariser on the critics' parameters, instead of l2 (learners with joint "
-        "critics; null = l2). Against alpha2 = 1 MAAC's own would be 1e-3.",
+        description="Weight of that regulariser on the critics' parameters, instead of l2 (null = l2). "
+        "Against alpha2 = 1 MAAC's own would be 1e-3.",
     )
     grad_clip: float | None = Field(
         None,

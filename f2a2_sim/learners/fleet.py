@@ -17,7 +17,7 @@ from f2a2_sim.errors import CheckpointError
 from f2a2_sim.learners.base import FleetSetup, FloatArray, IntArray
 from f2a2_sim.learners.config import LearnerConfig
 from f2a2_sim.learners.shared import SharedVariable
-from f2a2_sim.learners.stacked import StackedAdam, zeros
+from f2a2_sim.learners.stacked import AdamRows, StackedAdam, zeros
 
 
 class Stateful(Protocol):
@@ -84,6 +84,18 @@ class StackedFleet(ABC):
     def dual_norm(self, rows: IntArray) -> FloatArray:
         """See `Learner.dual_norm`."""
         return self._shared.dual_norm(rows)
+
+    # ------------------------------------------------------------------ steps of Adam
+
+    def adam_rows(self, run: slice, columns: slice) -> AdamRows:
+        """Adam's rows of critics or actors; actors may have a step size of their own."""
+        rate = None if columns == self.critic_columns else self.config.actor_learning_rate
+        return self.adam.rows(run, columns, rate)
+
+    def decay(self, columns: slice) -> float:
+        """Weight of R(w) on critics or on actors."""
+        of_critics = self.config.critic_l2 if columns == self.critic_columns else None
+        return self.config.l2 if of_critics is None else of_critics
 
     # ------------------------------------------------------------------ costs
 

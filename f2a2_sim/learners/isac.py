@@ -90,8 +90,8 @@ class _Block:
         self.critic_arrays = fleet.critics.arrays(self.critics)
         self.target_arrays = fleet.critics.arrays(self.targets)
         self.steps = fleet.adam.steps[run]
-        self.actor_adam = fleet.adam.rows(run, actor)
-        self.critic_adam = fleet.adam.rows(run, critics)
+        self.actor_adam = fleet.adam_rows(run, actor)
+        self.critic_adam = fleet.adam_rows(run, critics)
 
 
 class IsacFleet(StackedFleet):
@@ -252,7 +252,7 @@ class IsacFleet(StackedFleet):
         """One step along ``gradient`` + grad R + penalty, clipped before that (`SharedVariable.descend`)."""
         if self.config.grad_clip is not None:
             clip_rows(gradient, self.config.grad_clip)
-        self._shared.descend(self.adam, rows, run, columns, gradient, self.config.l2)
+        self._shared.descend(self.adam, rows, run, columns, gradient, self.decay(columns))
 
     def _workspace(self, worker: int, block: int) -> _Workspace:
         key = (worker, block)

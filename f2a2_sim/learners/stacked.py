@@ -276,9 +276,10 @@ class StackedAdam:
         self.second_moment = zeros(shape, parameters.dtype, parameters.device)
         self.steps = parameters.new_zeros(parameters.shape[0], dtype=torch.float32)
 
-    def rows(self, rows: slice, columns: slice) -> AdamRows:
-        """What `apply` needs of a block of rows."""
+    def rows(self, rows: slice, columns: slice, learning_rate: float | None = None) -> AdamRows:
+        """What `apply` needs of a block of rows; ``learning_rate`` if not that of all."""
         return AdamRows(
+            self.learning_rate if learning_rate is None else learning_rate,
             list(self._parameters[rows, columns].unbind(0)),
             list(self.first_moment[rows, columns].unbind(0)),
             list(self.second_moment[rows, columns].unbind(0)),
@@ -294,7 +295,7 @@ class StackedAdam:
             rows.second_moment,
             [],
             rows.steps,
-            lr=self.learning_rate,
+            lr=rows.learning_rate,
             beta1=0.9,
             beta2=0.999,
             weight_decay=decay,
@@ -306,8 +307,9 @@ class StackedAdam:
 
 @dataclass(frozen=True)
 class AdamRows:
-    """One view per agent of a block: parameters, moments, step count."""
+    """The step size, and one view per agent of a block: parameters, moments, step count."""
 
+    learning_rate: float
     parameters: list[Tensor]
     first_moment: list[Tensor]
     second_moment: list[Tensor]

@@ -336,15 +336,10 @@ class JointFleet(StackedFleet):
         gradient = self.gradient[run, columns]
         if self.config.grad_clip is not None:
             clip_rows(gradient, self.config.grad_clip)
-        rows = self.kept(f"adam {columns.start}", run, lambda: self.adam.rows(run, columns))
+        rows = self.kept(f"adam {columns.start}", run, lambda: self.adam_rows(run, columns))
         if counts is not None:
             rows = dataclasses.replace(rows, steps=list(counts.unbind(0)))
-        self._shared.descend(self.adam, rows, run, columns, gradient, self._decay(columns))
-
-    def _decay(self, columns: slice) -> float:
-        """Weight of R on the critics or on the actor."""
-        of_critics = self.config.critic_l2 if columns == self.critic_columns else None
-        return self.config.l2 if of_critics is None else of_critics
+        self._shared.descend(self.adam, rows, run, columns, gradient, self.decay(columns))
 
     def kept(self, name: str, run: slice, make: Callable[[], Made]) -> Made:
         """Views of what belongs to neighbouring agents, made once: it costs as much as using them."""

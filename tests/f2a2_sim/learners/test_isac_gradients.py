@@ -34,6 +34,8 @@ TERMS: dict[str, dict[str, Any]] = {
     "normalised squared error": {"normalise_td": True},
     "clipped error": {"td_clip": 0.05},
     "l2": {"l2": 0.05},
+    "another l2 for critics": {"l2": 0.05, "critic_l2": 0.4},
+    "actor's own rate": {"actor_learning_rate": 3e-4},
     "gradient clip": {"grad_clip": 0.05},
 }
 
@@ -49,7 +51,8 @@ class Reference:
         self.q_target = [module(fleet.critics.views(fleet.targets[row : row + 1]), j) for j in range(2)]
         both = [*self.q[0].parameters(), *self.q[1].parameters()]
         self.critic_adam = torch.optim.Adam(both, lr=self.config.learning_rate)
-        self.actor_adam = torch.optim.Adam(self.actor.parameters(), lr=self.config.learning_rate)
+        rate = self.config.actor_learning_rate or self.config.learning_rate
+        self.actor_adam = torch.optim.Adam(self.actor.parameters(), lr=rate)
         self.squared_mean = 0.0
         self.dual: list[Tensor] | None = None
 
@@ -174,9 +177,11 @@ class Reference:
             for p in parameters:
                 assert p.grad is not None
                 p.grad *= min(1.0, self.config.grad_clip / norm)
+        of_critics = self.config.critic_l2 if optimiser is self.critic_adam else None
+        decay = self.config.l2 if of_critics is None else of_critics
         for i, p in enumerate(parameters):
             assert p.grad is not None
-            p.grad += self.config.l2 * p.detach()
+            p.grad += decay * p.detach()
             if penalty is not None:
                 dual, view = penalty[i]
                 p.grad += dual + self.fleet.setup.beta * (p.detach() - view)

@@ -43,6 +43,7 @@ TERMS: dict[str, dict[str, Any]] = {
     "logit decay": {"logit_decay": 0.3},
     "cold samples": {"gumbel_temperature": 0.5},
     "l2": {"l2": 0.05},
+    "actor's own rate": {"actor_learning_rate": 3e-4},
     "another l2 for critics": {"l2": 0.05, "critic_l2": 0.4},
     "gradient clip": {"grad_clip": 0.05},
     "blocks of two": {"block_agents": 2},

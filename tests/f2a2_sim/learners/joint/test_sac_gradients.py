@@ -37,6 +37,7 @@ TERMS: dict[str, dict[str, Any]] = {
     "l2": {"l2": 0.05},
     "another l2 for critics": {"l2": 0.05, "critic_l2": 0.4},
     "l2 for critics alone": {"critic_l2": 0.4},
+    "actor's own rate": {"actor_learning_rate": 3e-4},
     "gradient clip": {"grad_clip": 0.05},
     "blocks of two": {"block_agents": 2},
     "one block": {"block_agents": 3},
@@ -167,7 +168,9 @@ class Reference:
             gradient *= min(1.0, self.config.grad_clip / float(gradient.norm().clamp_min(1e-30)))
         self.gradients.append(gradient.clone())
         gradient += self.decay(columns) * values.detach()[columns]
-        torch.optim.Adam([values], lr=self.config.learning_rate).step()
+        c = self.config
+        slower = columns == self.fleet.actor_columns and c.actor_learning_rate is not None
+        torch.optim.Adam([values], lr=c.actor_learning_rate if slower else c.learning_rate).step()
         return values.detach()
 
     def decay(self, columns: slice) -> float:

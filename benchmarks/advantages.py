@@ -6,8 +6,8 @@ All agents play uniformly at random and go on doing so: their policies are held 
 what that play is worth from a replay of 960 episodes of it, which does not grow. What an action is worth is
 measured by playing on from states of other such episodes, 48 times for each of an agent's five actions with
 the same random numbers (its own reward, discounted, 20 steps ahead); its advantage is the difference from
-the mean of the five. The table shows how advantages by the critics correlate with these, and the critics' squared
-error on what they learn from. "Reliability" is the correlation between two halves of the 48 repetitions.
+the mean of the five. The table shows how advantages by the critics correlate with these, and the critics'
+squared error on what they learn from. "Reliability" is the correlation of two halves of the repetitions.
 
 KEY=VALUE are keys of the scenario. Attention blocks are averaged after every update, without delay or loss.
 """

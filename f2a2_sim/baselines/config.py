@@ -14,6 +14,9 @@ class CentralConfig(BaseModel):
     episode_steps: int | None = Field(
         None, ge=1, description="Steps of an episode; null: the world's own (CTC 100, Rover Tower 25)."
     )
+    observation_limit: float | None = Field(
+        None, gt=0, description="Size to which every number observed is clipped (null: as it is)."
+    )
     discount: float = Field(0.99, ge=0, le=1, description="Weight of the next step's value in the target.")
     batch_size: int = Field(
         1024, ge=2, description="Transitions drawn for one update, and stored before the first."

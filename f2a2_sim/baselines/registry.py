@@ -63,5 +63,5 @@ def make_trainer(
         device,
     )
     episode_steps = rules.episode_steps if config.episode_steps is None else config.episode_steps
-    episodes = ParticleEpisodes(rules, config.rollouts, streams)
+    episodes = ParticleEpisodes(rules, config.rollouts, streams, config.observation_limit)
     return CentralTrainer(episodes, episode_steps, config, learner, streams, timed)

@@ -26,11 +26,12 @@ def rules_of(world: str) -> Rules:
 class ParticleEpisodes:
     """``rollouts`` copies of a particle world; each draws from a generator of its own.
 
-    The roles of these worlds are just the groups of neighbouring agents with equal observations.
+    Every number observed is clipped to ``[-limit, limit]``, if there is a limit. The roles of these worlds are just the groups of neighbouring agents with equal observations.
     """
 
-    def __init__(self, rules: Rules, rollouts: int, streams: Streams) -> None:
+    def __init__(self, rules: Rules, rollouts: int, streams: Streams, limit: float | None = None) -> None:
         self.rules = rules
+        self._limit = limit
         self._generators = [
             np.random.default_rng(streams.seed_for("rollout", number)) for number in range(rollouts)
         ]
@@ -51,11 +52,11 @@ class ParticleEpisodes:
     def reset(self) -> list[NDArray[np.float32]]:
         """Begin an episode in all rollouts."""
         self._begun = True
-        return _single(self.rules.reset(self._generators))
+        return self._shown(self.rules.reset(self._generators))
 
     def step(self, actions: NDArray[np.int64]) -> tuple[list[NDArray[np.float32]], NDArray[np.float32]]:
         observations, rewards = self.rules.step(actions)
-        return _single(observations), rewards.astype(np.float32)
+        return self._shown(observations), rewards.astype(np.float32)
 
     def state(self) -> dict[str, Any]:
         """The rules' arrays (None before the first episode), and the generators' states."""
@@ -72,6 +73,7 @@ class ParticleEpisodes:
         for generator, saved in zip(self._generators, state["generators"], strict=True):
             generator.bit_generator.state = saved
 
-
-def _single(observations: RoleObservations) -> list[NDArray[np.float32]]:
-    return [seen.astype(np.float32) for seen in observations]
+    def _shown(self, observations: RoleObservations) -> list[NDArray[np.float32]]:
+        if self._limit is not None:
+            observations = tuple(np.clip(seen, -self._limit, self._limit) for seen in observations)
+        return [seen.astype(np.float32) for seen in observations]

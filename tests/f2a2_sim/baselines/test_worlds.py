@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from f2a2_sim.baselines.iql import IqlConfig
+from f2a2_sim.baselines.registry import make_trainer
 from f2a2_sim.baselines.worlds import ParticleEpisodes, rules_of
 from f2a2_sim.errors import UsageError
 from f2a2_sim.learners.attention_shape import group_agents
@@ -17,8 +21,12 @@ from f2a2_sim.worlds.particle import RULES
 WORLDS = sorted(RULES)
 
 
-def make(world: str, rollouts: int = 3, seed: int = 5) -> ParticleEpisodes:
-    return ParticleEpisodes(rules_of(world), rollouts, Streams(seed, 8))
+def make(world: str, rollouts: int = 3, seed: int = 5, limit: float | None = None) -> ParticleEpisodes:
+    return ParticleEpisodes(rules_of(world), rollouts, Streams(seed, 8), limit)
+
+
+def _untimed(part: str) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 def play(world: ParticleEpisodes, steps: int, seed: int = 0) -> list[Any]:
@@ -87,6 +95,19 @@ def test_it_goes_on_from_a_state(name: str, steps: int) -> None:
     assert_equal(play(world, 50, seed=1), play(again, 50, seed=1))
     for left, right in zip(world.reset(), again.reset(), strict=True):
         np.testing.assert_array_equal(left, right)
+
+
+def test_a_limit_clips_what_is_seen_and_nothing_else() -> None:
+    world, limited = make("ctc"), make("ctc", limit=0.5)
+    whole = [(world.reset(), 0.0), *play(world, 100)]
+    clipped = [(limited.reset(), 0.0), *play(limited, 100)]
+    for (seen, paid), (seen_limited, paid_too) in zip(whole, clipped, strict=True):
+        np.testing.assert_array_equal(paid, paid_too)
+        for left, right in zip(seen, seen_limited, strict=True):
+            np.testing.assert_array_equal(left.clip(-0.5, 0.5), right)
+    assert max(np.abs(seen[0]).max() for seen, _ in whole) > 900  # a treasure was taken
+    trainer = make_trainer("iql", "ctc", IqlConfig(observation_limit=0.5), 5, torch.device("cpu"), _untimed)
+    assert max(np.abs(seen).max() for seen in trainer.world.reset()) <= 0.5
 
 
 def test_before_the_first_episode_there_are_only_the_streams() -> None:

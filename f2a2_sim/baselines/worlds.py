@@ -26,8 +26,8 @@ def rules_of(world: str) -> Rules:
 class ParticleEpisodes:
     """``rollouts`` copies of a particle world; each draws from a generator of its own.
 
-    Every number observed is clipped to ``[-limit, limit]``, if there is a limit. The roles of these worlds are
-    just the groups of neighbouring agents with equal observations.
+    Every number observed is clipped to ``[-limit, limit]``, if there is a limit. The roles of these
+    worlds are just the groups of neighbouring agents with equal observations.
     """
 
     def __init__(self, rules: Rules, rollouts: int, streams: Streams, limit: float | None = None) -> None:

@@ -109,6 +109,17 @@ class AttentionShape:
     def groups(self) -> tuple[AgentGroup, ...]:
         return group_agents(self.observation_sizes)
 
+    def place(self, agent: int) -> tuple[int, int]:
+        """An agent's group, and its place in it."""
+        for g, group in enumerate(self.groups):
+            if group.first <= agent < group.stop:
+                return g, agent - group.first
+        raise IndexError(agent)
+
+    def others(self, agent: int) -> list[tuple[int, int]]:
+        """The places of all but one agent, in their order."""
+        return [self.place(other) for other in range(self.n_agents) if other != agent]
+
     @cached_property
     def segments(self) -> tuple[Segment, ...]:
         """Every parameter array, in the order in which they lie in a row."""

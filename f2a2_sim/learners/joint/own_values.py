@@ -69,6 +69,7 @@ class AttentionValues(OwnValues):
         self._own = 0
         self._inputs: list[Tensor] = []
         self._done: Answered | None = None
+        self._views = RowViews(shape.arrays)
 
     def look(self, run: slice, seen: Tensor, actions: Tensor) -> None:
         shape = self._critic.shape
@@ -76,7 +77,7 @@ class AttentionValues(OwnValues):
         self._inputs = self._critic.inputs(observed_by_group(shape, seen), entered(shape, actions, seen))
 
     def forward(self, rows: Tensor) -> Tensor:
-        self._done = self._critic.forward(self._critic.shape.arrays(rows), self._inputs, self._own)
+        self._done = self._critic.forward(self._views(rows), self._inputs, self._own)
         return self._done.q
 
     def backward(self, rows: Tensor, q_gradient: Tensor, out: Tensor) -> None:
@@ -84,5 +85,5 @@ class AttentionValues(OwnValues):
         shape = self._critic.shape
         decay = 2.0 * self._logit_decay / (q_gradient.shape[1] * (shape.n_agents - 1))
         out.zero_()
-        arrays, into = shape.arrays(rows), shape.arrays(out)
+        arrays, into = self._views(rows), self._views(out)
         self._critic.backward(arrays, self._inputs, self._own, self._done, q_gradient, decay, into)

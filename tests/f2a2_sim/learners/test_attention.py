@@ -13,6 +13,7 @@ from torch.nn.functional import leaky_relu
 from f2a2_sim.errors import UsageError
 from f2a2_sim.learners.attention import Attended, AttentionCritic
 from f2a2_sim.learners.attention_shape import AgentGroup, AttentionShape, CriticArrays, group_agents
+from f2a2_sim.learners.joint import own_attention
 from f2a2_sim.learners.joint.own_attention import OwnAttentionCritic
 
 SHAPE = AttentionShape((6, 6, 3, 4, 4), n_actions=3, hidden=8, heads=2)
@@ -95,11 +96,24 @@ def test_backward_is_the_gradient(rows: Tensor, inputs: list[Tensor]) -> None:
 
 
 @pytest.mark.parametrize("own", [0, 1, 2])
-@pytest.mark.parametrize("copies", [1, COPIES])
+@pytest.mark.parametrize(
+    ("copies", "alone", "part"), [(1, True, 4), (COPIES, True, 9), (1, False, 9), (3, False, 9)]
+)
 def test_critics_of_one_agent_each_are_the_formula(
-    rows: Tensor, inputs: list[Tensor], own: int, copies: int
+    rows: Tensor,
+    inputs: list[Tensor],
+    own: int,
+    copies: int,
+    alone: bool,
+    part: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The other order of products: values, and the gradient with respect to all parameters."""
+    """The other order of products: values, and the gradient with respect to all parameters.
+
+    Alone as on a CPU, or all critics together as on a GPU.
+    """
+    monkeypatch.setattr(own_attention, "computed_alone", lambda like: alone)
+    monkeypatch.setattr(own_attention, "PART", part)
     rows, inputs = rows[:copies], [x[:copies] for x in inputs]
     critic = OwnAttentionCritic(SHAPE)
     done = critic.forward(SHAPE.arrays(rows), inputs, own)

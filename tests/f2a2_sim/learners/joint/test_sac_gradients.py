@@ -183,9 +183,13 @@ def standard(values: Tensor) -> Tensor:
     return (values - mean) / torch.sqrt(((values - mean) ** 2).mean(dim=-2, keepdim=True) + 1e-5)
 
 
-@pytest.mark.parametrize(("name", "part"), [*((name, 2048) for name in TERMS), ("all terms", 3)])
-def test_update_is_the_formula(name: str, part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "part", "alone"),
+    [*((name, 2048, True) for name in TERMS), ("all terms", 3, True), ("one block", 2048, False)],
+)
+def test_update_is_the_formula(name: str, part: int, alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own_attention, "PART", part)
+    monkeypatch.setattr(own_attention, "computed_alone", lambda like: alone)  # False: as on a GPU
     fleet = make_joint("f2a2_sac", **TERMS[name])
     assert isinstance(fleet, SacFleet)
     rows = np.arange(3)

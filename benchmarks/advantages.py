@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.joint import learn_once
 from f2a2_sim.compute import prepare_torch
 from f2a2_sim.learners.joint.sac import SacFleet
 from f2a2_sim.scenario.load import load_scenario
@@ -139,11 +140,9 @@ def told(fleet: SacFleet, truth: Truth) -> FloatArray:
 
 def learn(fleet: SacFleet, rng: np.random.Generator) -> float:
     """One update of all; the critics' mean squared error before it."""
-    every = np.arange(fleet.n_agents)
-    batch = fleet.draw_batch(every, rng.random((len(every), fleet.draws_per_update)))
-    error = float(fleet.update(every, batch)["critic_loss"].mean()) / 2.0
+    error = float(learn_once(fleet, rng)["critic_loss"].mean()) / 2.0
     own = fleet.shared_parameters()
-    fleet.adopt(every, own.mean(dim=0, keepdim=True).expand_as(own))
+    fleet.adopt(np.arange(fleet.n_agents), own.mean(dim=0, keepdim=True).expand_as(own))
     return error
 
 

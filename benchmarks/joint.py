@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -182,10 +183,10 @@ def fleet_of(world: str, keys: tuple[str, ...], device: torch.device) -> JointFl
     return fleet
 
 
-def learn_once(fleet: JointFleet, rng: np.random.Generator) -> None:
-    """One update of all agents."""
+def learn_once(fleet: JointFleet, rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
+    """One update of all agents; its statistics."""
     every = np.arange(fleet.n_agents)
-    fleet.update(every, fleet.draw_batch(every, rng.random((len(every), fleet.draws_per_update))))
+    return fleet.update(every, fleet.draw_batch(every, rng.random((len(every), fleet.draws_per_update))))
 
 
 def rest_of(world: str, keys: tuple[str, ...], device: str, threads: int) -> tuple[float, float]:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from f2a2_sim.learners.attention_shape import AttentionShape, CriticArrays
 from f2a2_sim.learners.products import linear, multiply, multiply_transposed, through_leak
-from f2a2_sim.learners.stacked import zeros
+from f2a2_sim.learners.stacked import Buffers
 
 
 class _Rows:
@@ -77,7 +77,7 @@ class AttentionCritic:
 
     def __init__(self, shape: AttentionShape) -> None:
         self.shape = shape
-        self._buffers: dict[tuple[str, tuple[int, ...], torch.dtype], Tensor] = {}
+        self._buffer = Buffers()
 
     def inputs(self, observations: list[Tensor], actions: Tensor) -> list[Tensor]:
         """What the encoders read, by group: ``[group, batch, actions + size + 1]``.
@@ -227,11 +227,3 @@ class AttentionCritic:
         """Rows ``[agents, batch, width]`` in the memory for ``name``."""
         agents, batch, width = shape
         return _Rows(self._buffer(name, (agents, batch + 1, width), like))
-
-    def _buffer(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Memory for ``name``, the same at every pass of equal size; 0 at first."""
-        key = (name, shape, like.dtype)
-        if key not in self._buffers:
-            with torch.inference_mode(False):  # or it could be written in that mode alone
-                self._buffers[key] = zeros(shape, like.dtype, like.device)
-        return self._buffers[key]

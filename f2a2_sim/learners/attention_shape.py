@@ -109,16 +109,14 @@ class AttentionShape:
     def groups(self) -> tuple[AgentGroup, ...]:
         return group_agents(self.observation_sizes)
 
-    def place(self, agent: int) -> tuple[int, int]:
-        """An agent's group, and its place in it."""
-        for g, group in enumerate(self.groups):
-            if group.first <= agent < group.stop:
-                return g, agent - group.first
-        raise IndexError(agent)
+    @cached_property
+    def places(self) -> tuple[tuple[int, int], ...]:
+        """Every agent's group, and its place in it."""
+        return tuple((g, member) for g, group in enumerate(self.groups) for member in range(group.count))
 
-    def others(self, agent: int) -> list[tuple[int, int]]:
+    def others(self, agent: int) -> tuple[tuple[int, int], ...]:
         """The places of all but one agent, in their order."""
-        return [self.place(other) for other in range(self.n_agents) if other != agent]
+        return self.places[:agent] + self.places[agent + 1 :]
 
     @cached_property
     def segments(self) -> tuple[Segment, ...]:

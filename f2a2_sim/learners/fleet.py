@@ -17,7 +17,7 @@ from f2a2_sim.errors import CheckpointError
 from f2a2_sim.learners.base import FleetSetup, FloatArray, IntArray
 from f2a2_sim.learners.config import LearnerConfig
 from f2a2_sim.learners.shared import SharedVariable
-from f2a2_sim.learners.stacked import AdamRows, StackedAdam, zeros
+from f2a2_sim.learners.stacked import AdamRows, StackedAdam, clip_rows, zeros
 
 
 class Stateful(Protocol):
@@ -92,10 +92,13 @@ class StackedFleet(ABC):
         rate = None if columns == self.critic_columns else self.config.actor_learning_rate
         return self.adam.rows(run, columns, rate)
 
-    def decay(self, columns: slice) -> float:
-        """Weight of R(w) on critics or on actors."""
+    def descend(self, run: slice, columns: slice, rows: AdamRows, gradient: Tensor) -> None:
+        """One step along ``gradient`` + grad R + penalty, clipped before that (`SharedVariable.descend`)."""
+        if self.config.grad_clip is not None:
+            clip_rows(gradient, self.config.grad_clip)
         of_critics = self.config.critic_l2 if columns == self.critic_columns else None
-        return self.config.l2 if of_critics is None else of_critics
+        decay = self.config.l2 if of_critics is None else of_critics
+        self._shared.descend(self.adam, rows, run, columns, gradient, decay)
 
     # ------------------------------------------------------------------ costs
 

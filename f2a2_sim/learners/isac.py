@@ -30,12 +30,10 @@ from f2a2_sim.learners.isac_objective import (
 from f2a2_sim.learners.pool import BlockPool
 from f2a2_sim.learners.replay import FleetReplay
 from f2a2_sim.learners.stacked import (
-    AdamRows,
     MlpShape,
     StackedMlp,
     blocks_of,
     carve,
-    clip_rows,
     evaluate,
     padded,
 )
@@ -237,7 +235,7 @@ class IsacFleet(StackedFleet):
         statistics = self._statistics(data, q)
         gradient = critic_output_gradient(config, data, q)
         work.critics.backward(block.critic_arrays, inputs, gradient, work.critic_gradient_arrays)
-        self._step(block.run, self.critic_columns, block.critic_adam, work.critic_gradient)
+        self.descend(block.run, self.critic_columns, block.critic_adam, work.critic_gradient)
         block.targets.lerp_(block.critics, config.tau)
 
         # Actor step (5.4b), with the new critics.
@@ -245,14 +243,8 @@ class IsacFleet(StackedFleet):
         scale = self._td_scale(block.run, data, q) if config.normalise_td else 1.0
         gradient = actor_output_gradient(config, data, q, scale).unsqueeze(0)
         work.actor.backward(block.actor_arrays, inputs, gradient, work.actor_gradient_arrays)
-        self._step(block.run, self.actor_columns, block.actor_adam, work.actor_gradient)
+        self.descend(block.run, self.actor_columns, block.actor_adam, work.actor_gradient)
         return statistics
-
-    def _step(self, run: slice, columns: slice, rows: AdamRows, gradient: Tensor) -> None:
-        """One step along ``gradient`` + grad R + penalty, clipped before that (`SharedVariable.descend`)."""
-        if self.config.grad_clip is not None:
-            clip_rows(gradient, self.config.grad_clip)
-        self._shared.descend(self.adam, rows, run, columns, gradient, self.decay(columns))
 
     def _workspace(self, worker: int, block: int) -> _Workspace:
         key = (worker, block)

@@ -107,9 +107,7 @@ def multiply(
 
 
 def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None, leaky: bool = False) -> Tensor:
-    """The same in new memory: of a lone agent without the copy that oneDNN's result costs in `multiply`."""
-    if rows.shape[0] == 1 and by_agent(rows):
-        return _linear(rows[0], weight[0], None if bias is None else bias[0, 0], leaky).unsqueeze(0)
+    """The same in new memory."""
     out = rows.new_empty(*rows.shape[:2], weight.shape[2])
     multiply(rows, weight, out, bias, leaky)
     return out

@@ -12,7 +12,7 @@ bias: inputs come with a 1 behind them, so the product adds it, and its gradient
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod, sqrt
@@ -43,6 +43,23 @@ def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> T
     memory = np.zeros(size + _LINE, dtype=np.uint8)
     start = -memory.ctypes.data % _LINE
     return torch.from_numpy(memory[start : start + size]).view(dtype).view(shape)
+
+
+class Buffers:
+    """Memory by what it is for, 0 at first, and the same whenever as much is asked for again.
+
+    Not for threads to share. It can be written in torch's inference mode and outside of it.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[Hashable, tuple[int, ...], torch.dtype], Tensor] = {}
+
+    def __call__(self, name: Hashable, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        key = (name, shape, like.dtype)
+        if key not in self._made:
+            with torch.inference_mode(False):  # or it could be written in that mode alone
+                self._made[key] = zeros(shape, like.dtype, like.device)
+        return self._made[key]
 
 
 def carve(shapes: list[tuple[int, ...]], like: Tensor) -> list[Tensor]:

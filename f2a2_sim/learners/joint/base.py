@@ -39,7 +39,6 @@ from f2a2_sim.learners.stacked import (
     StackedMlp,
     add_logit_decay,
     blocks_of,
-    clip_rows,
     zeros,
 )
 from f2a2_sim.learners.work import count_bytes, count_flops, count_launches
@@ -329,17 +328,14 @@ class JointFleet(StackedFleet):
         return logits
 
     def step(self, run: slice, columns: slice, counts: Tensor | None = None) -> None:
-        """One step of Adam along `gradient` + grad R + lambda + beta (w~ - w), clipped before the penalty.
+        """One step of Adam along `gradient` + grad R + lambda + beta (w~ - w), see `descend`.
 
         ``counts`` ``[b]``: which step this is for those columns, if not that of the agent's updates.
         """
-        gradient = self.gradient[run, columns]
-        if self.config.grad_clip is not None:
-            clip_rows(gradient, self.config.grad_clip)
         rows = self.kept(f"adam {columns.start}", run, lambda: self.adam_rows(run, columns))
         if counts is not None:
             rows = dataclasses.replace(rows, steps=list(counts.unbind(0)))
-        self._shared.descend(self.adam, rows, run, columns, gradient, self.decay(columns))
+        self.descend(run, columns, rows, self.gradient[run, columns])
 
     def kept(self, name: str, run: slice, make: Callable[[], Made]) -> Made:
         """Views of what belongs to neighbouring agents, made once: it costs as much as using them."""

@@ -15,12 +15,7 @@ from torch import Tensor
 
 from f2a2_sim.learners.attention_shape import AttentionShape, CriticArrays
 from f2a2_sim.learners.products import linear, through_leak
-
-Place = tuple[int, int]
-"""Number of a part of the batch, and of a critic."""
-
-_SHORT = (0, 0)
-"""For what is no longer needed after the pass."""
+from f2a2_sim.learners.stacked import Buffers
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,7 @@ class LoneArrays:
     @staticmethod
     def of(shape: AttentionShape, arrays: CriticArrays, critic: int, agent: int) -> LoneArrays:
         """Those of row ``critic`` for ``agent``."""
-        group, member = shape.place(agent)
+        group, member = shape.places[agent]
         return LoneArrays(
             arrays.selector[critic],
             torch.unflatten(arrays.key[critic], -1, (shape.heads, -1)).transpose(0, 1),
@@ -66,7 +61,7 @@ class Looked:
     @staticmethod
     def of(shape: AttentionShape, inputs: list[Tensor], critic: int, agent: int, rows: slice) -> Looked:
         """From inputs by group ``[C, group, batch, actions + observation + 1]``."""
-        group, member = shape.place(agent)
+        group, member = shape.places[agent]
         others = [inputs[g][critic, j, rows] for g, j in shape.others(agent)]
         return Looked(others, inputs[group][critic, member, rows, shape.n_actions :])
 
@@ -87,25 +82,30 @@ class LonePass:
 
 
 class LoneAttention:
-    """The arithmetic of one critic; the next pass overwrites its buffers, by ``number``."""
+    """The arithmetic of one critic; the next pass of the same ``number`` overwrites its buffers.
+
+    Numbers are of a part of the batch, and of a critic.
+    """
 
     def __init__(self, shape: AttentionShape) -> None:
         self.shape = shape
-        self._buffers: dict[tuple[str, Place, tuple[int, ...], torch.dtype], Tensor] = {}
+        self._buffer = Buffers()
 
-    def forward(self, parameters: LoneArrays, looked: Looked, number: Place) -> tuple[Tensor, LonePass]:
+    def forward(
+        self, parameters: LoneArrays, looked: Looked, number: tuple[int, int]
+    ) -> tuple[Tensor, LonePass]:
         """Values of the own actions ``[part, actions]``."""
         shape, width, like = self.shape, self.shape.hidden, looked.state
         batch, m = len(like), len(looked.others)
-        encoded = self._buffer("encoded", number, (m, batch, width), like)
+        encoded = self._buffer(("encoded", number), (m, batch, width), like)
         for into, seen, weight in zip(encoded, looked.others, parameters.encoders, strict=True):
             into.copy_(linear(seen, weight, leaky=True))
-        both = self._buffer("both", number, (batch, 2 * width), like)
+        both = self._buffer(("both", number), (batch, 2 * width), like)
         state, others = both[:, :width], self._heads(both[:, width:])
         state.copy_(linear(looked.state, parameters.state, leaky=True))
 
         selectors = linear(state, parameters.selector)
-        asked = self._buffer("asked", number, (shape.heads, batch, width), like)
+        asked = self._buffer(("asked", number), (shape.heads, batch, width), like)
         torch.bmm(self._heads(selectors).transpose(0, 1), parameters.key.mT, out=asked)
         logits = torch.bmm(asked.transpose(0, 1), encoded.permute(1, 2, 0))
         weights = (logits.permute(2, 0, 1) / sqrt(shape.head_width)).contiguous().softmax(dim=0)
@@ -149,7 +149,7 @@ class LoneAttention:
         # The values and the weights they were added up with.
         g_weights = torch.empty_like(done.weights)
         g_encoded = []
-        product = self._buffer("product", _SHORT, (batch, width), q_gradient)
+        product = self._buffer("product", (batch, width), q_gradient)
         in_heads = self._heads(product)
         for j, value in enumerate(done.values):
             torch.mul(self._heads(value), g_others, out=in_heads)
@@ -166,7 +166,7 @@ class LoneAttention:
         g_asked = torch.bmm(g_logits, done.encoded.transpose(0, 1)).transpose(0, 1)  # [heads, part, hidden]
         g_selectors = torch.bmm(g_asked, parameters.key).transpose(0, 1).reshape(batch, width)
         _sum(out.key, torch.bmm(g_asked.mT, self._heads(done.selectors).transpose(0, 1)), first)
-        through_logits = self._buffer("through_logits", _SHORT, (batch, m, width), q_gradient)
+        through_logits = self._buffer("through_logits", (batch, m, width), q_gradient)
         torch.bmm(g_logits.mT, done.asked.transpose(0, 1), out=through_logits)
 
         state = done.state_and_others[:, :width]
@@ -180,14 +180,6 @@ class LoneAttention:
     def _heads(self, array: Tensor) -> Tensor:
         """``[..., hidden]`` -> ``[..., heads, d]``, a view."""
         return array.view(*array.shape[:-1], self.shape.heads, self.shape.head_width)
-
-    def _buffer(self, name: str, number: Place, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Memory for ``name``, the same at every pass of equal size."""
-        key = (name, number, shape, like.dtype)
-        if key not in self._buffers:
-            with torch.inference_mode(False):  # or it could be written in that mode alone
-                self._buffers[key] = like.new_empty(shape)
-        return self._buffers[key]
 
 
 def _product(into: Tensor, left: Tensor, right: Tensor, first: bool) -> None:

@@ -136,7 +136,7 @@ class OwnAttentionCritic:
         encoded = leaky(torch.cat([seen @ weight for seen, weight in groups], dim=1))
         state = []
         for c in range(copies):
-            g, member = shape.place(own + c)
+            g, member = shape.places[own + c]
             state.append(inputs[g][c, member, :, shape.n_actions :] @ parameters.states[g][c, member])
         both = inputs[0].new_empty(copies, batch, 2 * width)
         both[..., :width] = leaky(torch.stack(state))
@@ -201,7 +201,7 @@ class OwnAttentionCritic:
         out.selector.copy_(state.mT @ g_selectors)
         g_question = through_leak((g_selectors @ parameters.selector.mT).add_(g_state), state)
         for c in range(copies):
-            g, member = shape.place(own + c)
+            g, member = shape.places[own + c]
             seen = inputs[g][c, member, :, shape.n_actions :]
             out.states[g][c, member] = seen.mT @ g_question[c]
         for group, seen, weight in zip(shape.groups, inputs, out.encoders, strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from copy import deepcopy
 from typing import Any
 
@@ -23,10 +23,6 @@ WORLDS = sorted(RULES)
 
 def make(world: str, rollouts: int = 3, seed: int = 5, limit: float | None = None) -> ParticleEpisodes:
     return ParticleEpisodes(rules_of(world), rollouts, Streams(seed, 8), limit)
-
-
-def _untimed(part: str) -> AbstractContextManager[None]:
-    return nullcontext()
 
 
 def play(world: ParticleEpisodes, steps: int, seed: int = 0) -> list[Any]:
@@ -106,7 +102,8 @@ def test_a_limit_clips_what_is_seen_and_nothing_else() -> None:
         for left, right in zip(seen, seen_limited, strict=True):
             np.testing.assert_array_equal(left.clip(-0.5, 0.5), right)
     assert max(np.abs(seen[0]).max() for seen, _ in whole) > 900  # a treasure was taken
-    trainer = make_trainer("iql", "ctc", IqlConfig(observation_limit=0.5), 5, torch.device("cpu"), _untimed)
+    config = IqlConfig(observation_limit=0.5)
+    trainer = make_trainer("iql", "ctc", config, 5, torch.device("cpu"), lambda part: nullcontext())
     assert max(np.abs(seen).max() for seen in trainer.world.reset()) <= 0.5
 
 

@@ -137,6 +137,15 @@ def linear_transposed(left: Tensor, right: Tensor) -> Tensor:
     return _linear(left.mT, right, None, False)
 
 
+def write_transposed(left: Tensor, right: Tensor, out: Tensor, add: bool = False) -> None:
+    """Write, or add, ``left^T right`` of ``[m, k]`` and ``[m, n]`` to ``out`` ``[k, n]``."""
+    if right.shape[1] < left.shape[1]:  # MKL takes up to five times as long over few columns as over few rows
+        turned = torch.mm(right.mT, left).mT
+        out.add_(turned) if add else out.copy_(turned)
+    else:
+        torch.addmm(out, left.mT, right, beta=1.0 if add else 0.0, out=out)
+
+
 def multiply_before_leak(rows: Tensor, weight: Tensor, activation: Tensor, out: Tensor) -> None:
     """`multiply` and then `through_leak`, in one pass over ``out``."""
     if by_agent(rows):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from math import prod, sqrt
 from typing import Generic, TypeVar
@@ -160,6 +161,26 @@ class MlpArrays:
 
     first: Tensor
     layers: list[MlpLayer]
+
+    @cached_property
+    def alone(self) -> list[LoneArrays]:
+        """The same, agent by agent."""
+        branches = range(len(self.layers[0].weights))
+        return [
+            LoneArrays(
+                first,
+                [[(at.weights[j][i], at.biases[j][i, 0]) for at in self.layers] for j in branches],
+            )
+            for i, first in enumerate(self.first)
+        ]
+
+
+@dataclass(frozen=True)
+class LoneArrays:
+    """Views of one agent's parameters, or of their gradients."""
+
+    first: Tensor  # [inputs + 1, branches * hidden]
+    branches: list[list[tuple[Tensor, Tensor]]]  # layer by layer: [fan_in, fan_out] and [fan_out]
 
 
 class StackedMlp:

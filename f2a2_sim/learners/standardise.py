@@ -33,15 +33,14 @@ def standardise(values: Tensor) -> Standardised:
     mean = values.mean(dim=-2, keepdim=True)
     centred = values - mean
     variance = centred.square().mean(dim=-2, keepdim=True)
-    centred.mul_(torch.rsqrt(variance + _EPSILON))
+    centred.mul_(_scale(variance))
     return Standardised(centred, mean.squeeze(-2), variance.squeeze(-2))
 
 
-def standardise_(values: Tensor, scratch: Tensor) -> None:
-    """The same in place; ``scratch``, of the same shape, is overwritten."""
-    values.sub_(values.mean(dim=-2, keepdim=True))
-    variance = torch.square(values, out=scratch).mean(dim=-2, keepdim=True)
-    values.mul_(torch.rsqrt(variance + _EPSILON))
+def centred_and_scale(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Two factors of the same ``[..., batch, size]`` and ``[..., 1, size]``, to be multiplied elsewhere."""
+    centred = values - values.mean(dim=-2, keepdim=True)
+    return centred, _scale(centred.square().mean(dim=-2, keepdim=True))
 
 
 class RunningMoments:
@@ -74,7 +73,7 @@ class RunningMoments:
         To raw values they do what ``first`` ``[n, size + 1, .]``, its last row the bias, does to those that
         are standardised.
         """
-        weights = first[:, :-1] * torch.rsqrt(self.variance + _EPSILON).unsqueeze(-1)
+        weights = first[:, :-1] * _scale(self.variance).unsqueeze(-1)
         return weights, first[:, -1] - (self.mean.unsqueeze(-2) @ weights).squeeze(-2)
 
     def standardise(self, values: Tensor) -> Tensor:
@@ -82,5 +81,9 @@ class RunningMoments:
         return _scaled(values, self.mean, self.variance)
 
 
+def _scale(variance: Tensor) -> Tensor:
+    return torch.rsqrt(variance + _EPSILON)
+
+
 def _scaled(values: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    return (values - mean.unsqueeze(-2)).mul_(torch.rsqrt(variance + _EPSILON).unsqueeze(-2))
+    return (values - mean.unsqueeze(-2)).mul_(_scale(variance).unsqueeze(-2))

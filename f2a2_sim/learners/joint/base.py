@@ -28,8 +28,10 @@ from f2a2_sim.learners.base import Batch, BoolArray, FleetSetup, FloatArray, Int
 from f2a2_sim.learners.config import LearnerConfig
 from f2a2_sim.learners.few import softmax
 from f2a2_sim.learners.fleet import StackedFleet, Stateful
+from f2a2_sim.learners.joint import lone
 from f2a2_sim.learners.joint.actors import Actors, FrozenActors
 from f2a2_sim.learners.joint.graphs import Given, RecordedUpdates, graphs_wanted
+from f2a2_sim.learners.joint.lone_mlp import LoneMlps
 from f2a2_sim.learners.joint.modelling import Modelling
 from f2a2_sim.learners.joint.replay import JointFleetReplay, JointTransitions
 from f2a2_sim.learners.pool import BlockPool, one_thread
@@ -124,7 +126,7 @@ class JointFleet(StackedFleet):
             )
         self._pool = BlockPool()
         self._recorded = RecordedUpdates() if graphs_wanted(setup.device) else None
-        self._passes: dict[tuple[int, int, int], StackedMlp] = {}
+        self._passes: dict[tuple[int, int, int], StackedMlp | LoneMlps] = {}
         self._kept: dict[tuple[str, int, int], Any] = {}
         self.reset(np.arange(n), setup.seeds)
 
@@ -353,23 +355,31 @@ class JointFleet(StackedFleet):
         """theta' <- (1 - tau) theta' + tau theta."""
         self.targets[run].lerp_(self.parameters[run, self.critic_columns], self.config.tau)
 
-    def actor_pass(self, worker: int, drawn: Drawn) -> tuple[StackedMlp, Tensor, Tensor]:
+    def actor_pass(self, worker: int, drawn: Drawn) -> tuple[StackedMlp | LoneMlps, Tensor, Tensor]:
         """The own policies at o: the pass to go back through, its inputs, logits ``[b, batch, actions]``."""
         run = drawn.run
         b, batch = drawn.rewards.shape
         inputs = self.actors.inputs(run, drawn.of_own(drawn.transitions.observations).to(drawn.rewards.dtype))
         key = (worker, b, batch)
         if key not in self._passes:
-            shapes = StackedMlp.memory_shapes(self.actor_shape, b, batch)
-            with torch.inference_mode(False):
-                memory = [drawn.rewards.new_zeros(shape) for shape in shapes]
-            self._passes[key] = StackedMlp(self.actor_shape.hidden, memory)
+            if lone.computed_alone(inputs):
+                self._passes[key] = LoneMlps()
+            else:
+                shapes = StackedMlp.memory_shapes(self.actor_shape, b, batch)
+                with torch.inference_mode(False):
+                    memory = [drawn.rewards.new_zeros(shape) for shape in shapes]
+                self._passes[key] = StackedMlp(self.actor_shape.hidden, memory)
         network = self._passes[key]
         arrays = self.mlp_arrays("actor", self.actor_shape, self.parameters, run, self.actor_columns)
         return network, inputs, network.forward(arrays, inputs)[0]
 
     def step_actor(
-        self, drawn: Drawn, network: StackedMlp, inputs: Tensor, logits: Tensor, logit_gradient: Tensor
+        self,
+        drawn: Drawn,
+        network: StackedMlp | LoneMlps,
+        inputs: Tensor,
+        logits: Tensor,
+        logit_gradient: Tensor,
     ) -> None:
         """Descend along ``logit_gradient`` ``[b, batch, actions]`` after `actor_pass`; moments follow.
 
@@ -498,7 +508,8 @@ class JointFleet(StackedFleet):
 
 def choose(logits: Tensor, uniforms: Tensor) -> Tensor:
     """Sample actions ``[...]`` from ``logits`` ``[..., actions]`` by uniforms in [0, 1) ``[...]``."""
-    chosen, cumulated = torch.zeros_like(uniforms, dtype=torch.int64), torch.zeros_like(uniforms)
-    for probability in softmax(logits.double()).unbind(-1)[:-1]:
-        chosen.add_(cumulated.add_(probability) <= uniforms)
-    return chosen
+    left = uniforms.to(logits.dtype, copy=True)
+    chosen = torch.zeros(left.shape, dtype=torch.int8, device=left.device)
+    for probability in softmax(logits).unbind(-1)[:-1]:
+        chosen.add_(left.sub_(probability) >= 0)
+    return chosen.long()

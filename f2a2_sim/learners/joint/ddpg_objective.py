@@ -16,6 +16,7 @@ enters, and that is a sample of the softmax of the perturbed logits.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import sqrt
 
 import torch
 from torch import Tensor
@@ -53,8 +54,10 @@ def smoothed(logits: Tensor, uniforms: Tensor, deviation: Tensor, clip: Tensor) 
     """
     by_agent = (-1, *[1] * (logits.ndim - 1))
     limit = clip.view(by_agent)
-    noise = torch.special.ndtri(uniforms) * deviation.view(by_agent)
-    return logits + torch.clamp(noise, -limit, limit).to(logits.dtype)
+    # The normal distribution's quantile of u is sqrt(2) erfinv(2 u - 1), and of 0 it is -inf.
+    quantile = uniforms.mul(2.0).sub_(1.0).to(logits.dtype).erfinv_().clamp_(-_FAR, _FAR)
+    noise = quantile.mul_(sqrt(2.0) * deviation.view(by_agent))
+    return logits + torch.clamp(noise, -limit, limit)
 
 
 @dataclass(frozen=True)
@@ -120,3 +123,4 @@ def add_entropy_bonus(config: LearnerConfig, policy: Policy, logit_gradient: Ten
 
 
 _TINY = torch.finfo(torch.float64).tiny
+_FAR = 1e9

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from f2a2_sim.learners.attention_shape import AttentionShape, CriticArrays
-from f2a2_sim.learners.products import linear, through_leak
+from f2a2_sim.learners.products import linear, through_leak, write_transposed
 from f2a2_sim.learners.stacked import Buffers
 
 
@@ -138,10 +138,10 @@ class LoneAttention:
         width, d = self.shape.hidden, self.shape.head_width
         m, batch, _ = done.encoded.shape
 
-        _product(out.output, done.hidden, q_gradient, first)
+        write_transposed(done.hidden, q_gradient, out.output, add=not first)
         _sum(out.output_bias, q_gradient.sum(dim=0), first)
         g_hidden = through_leak(linear(q_gradient, parameters.output.mT), done.hidden)
-        _product(out.head, done.state_and_others, g_hidden, first)
+        write_transposed(done.state_and_others, g_hidden, out.head, add=not first)
         _sum(out.head_bias, g_hidden.sum(dim=0), first)
         g_both = linear(g_hidden, parameters.head.mT)
         g_state, g_others = g_both[:, :width], self._heads(g_both[:, width:])
@@ -156,7 +156,7 @@ class LoneAttention:
             torch.sum(in_heads, dim=-1, out=g_weights[j])
             torch.mul(done.weights[j].unsqueeze(-1), g_others, out=in_heads)
             through_leak(product, value)
-            _product(out.value, done.encoded[j], product, first and j == 0)
+            write_transposed(done.encoded[j], product, out.value, add=not first or j > 0)
             _sum(out.value_bias, product.sum(dim=0), first and j == 0)
             g_encoded.append(linear(product, parameters.value.mT))
 
@@ -170,21 +170,16 @@ class LoneAttention:
         torch.bmm(g_logits.mT, done.asked.transpose(0, 1), out=through_logits)
 
         state = done.state_and_others[:, :width]
-        _product(out.selector, state, g_selectors, first)
+        write_transposed(state, g_selectors, out.selector, add=not first)
         g_question = through_leak(linear(g_selectors, parameters.selector.mT).add_(g_state), state)
-        _product(out.state, done.looked.state, g_question, first)
+        write_transposed(done.looked.state, g_question, out.state, add=not first)
         for j, (seen, gradient) in enumerate(zip(done.looked.others, g_encoded, strict=True)):
             through_leak(gradient.add_(through_logits[:, j]), done.encoded[j])
-            _product(out.encoders[j], seen, gradient, first)
+            write_transposed(seen, gradient, out.encoders[j], add=not first)
 
     def _heads(self, array: Tensor) -> Tensor:
         """``[..., hidden]`` -> ``[..., heads, d]``, a view."""
         return array.view(*array.shape[:-1], self.shape.heads, self.shape.head_width)
-
-
-def _product(into: Tensor, left: Tensor, right: Tensor, first: bool) -> None:
-    """Write or add ``left^T right`` of ``[m, k]`` and ``[m, n]``."""
-    torch.addmm(into, left.mT, right, beta=0.0 if first else 1.0, out=into)
 
 
 def _sum(into: Tensor, contribution: Tensor, first: bool) -> None:

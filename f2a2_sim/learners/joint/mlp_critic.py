@@ -10,7 +10,8 @@ of its own, and an average can tell whose return it is asked for by the number a
 et al., AAAI 2018) puts out the values of all own actions, Q^i(o, (., a^-i)), and the block of the own action
 is left empty.
 
-All agents of a block are one batched product each. The first layer is most of an update, and its inputs often
+On a GPU all agents of a block are one batched product each, on a CPU each has its own
+(`f2a2_sim.learners.joint.lone_mlp`). The first layer is most of an update, and its inputs often
 differ in the actions alone, as (o, a) and (o, a~) do: what observations add to it is computed once for all
 such *variants*, and so is its gradient.
 """
@@ -24,9 +25,11 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from f2a2_sim.learners.products import by_agent, linear, multiply_transposed
-from f2a2_sim.learners.stacked import MlpArrays, MlpShape, StackedMlp
-from f2a2_sim.learners.standardise import standardise_
+from f2a2_sim.learners.joint import lone
+from f2a2_sim.learners.joint.lone_mlp import LoneMlps
+from f2a2_sim.learners.products import LEAK, linear, multiply_transposed, write_transposed
+from f2a2_sim.learners.stacked import Buffers, MlpArrays, MlpShape, StackedMlp
+from f2a2_sim.learners.standardise import centred_and_scale
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,12 @@ class JointInputs:
 
     common: Tensor  # number and observations [b, batch, common]
     variants: Tensor  # actions, and a 1 behind them [b, m * batch, n * actions + 1]
+    joined: Tensor | None = None  # of a single variant: both in one piece [b, batch, inputs + 1]
 
     def variant(self, which: int) -> JointInputs:
         """One of the variants, a view."""
+        if self.joined is not None:
+            return self
         batch = self.common.shape[1]
         return JointInputs(self.common, self.variants[:, which * batch : (which + 1) * batch])
 
@@ -65,14 +71,16 @@ class JointInputLayout:
             )
             agent, column = agent + count, column + count * size
 
-    def write_common(self, common: Tensor, own: Tensor, observations: Tensor, scratch: Tensor) -> None:
+    def write_common(self, common: Tensor, own: Tensor, observations: Tensor) -> None:
         """Numbers and standardised observations into ``common`` ``[b, batch, common]``; see `inputs`."""
-        number, seen = common[..., : self.n_agents], common[..., self.n_agents :]
+        number = common[..., : self.n_agents]
         number.zero_().scatter_(-1, own.view(-1, 1, 1).expand(-1, common.shape[1], 1), 1.0)
+        centred, scale = centred_and_scale(observations.transpose(1, 2).flatten(2))
+        shape = (self.n_agents, -1)
+        centred, scale = torch.unflatten(centred, -1, shape), torch.unflatten(scale, -1, shape)
         for agents, columns, size in self._groups:
             place = torch.unflatten(common[..., columns], -1, (-1, size))
-            place.copy_(observations[:, agents, :, :size].transpose(1, 2))
-        standardise_(seen, scratch[..., self.n_agents :])
+            torch.mul(centred[..., agents, :size], scale[..., agents, :size], out=place)
 
     def write_actions(
         self, variants: Tensor, own: Tensor, actions: Sequence[Tensor], own_asked: bool
@@ -106,8 +114,9 @@ class JointMlpCritic:
         assert shape.inputs == layout.width, "a critic reads what its layout says"
         self.layout = layout
         self.shape = shape
+        self._lone = LoneMlps()
         self._passes: dict[tuple[int, int, torch.dtype], StackedMlp] = {}
-        self._buffers: dict[tuple[str, tuple[int, ...], torch.dtype], Tensor] = {}
+        self._buffer = Buffers()
 
     def inputs(
         self, own: Tensor, observations: Tensor, actions: Sequence[Tensor], own_asked: bool = False
@@ -118,26 +127,35 @@ class JointMlpCritic:
         each of ``actions`` int64 ``[b, n, batch]``. ``own_asked``: the block of the own action stays empty.
         """
         b, n, batch, _ = observations.shape
-        shape = (b, batch, self.layout.common)
-        common = self._buffer("common", shape, observations)
-        self.layout.write_common(common, own, observations, self._buffer("scratch", shape, observations))
-        rows, width = len(actions) * batch, n * self.layout.n_actions + 1
-        variants = self._buffer("variants", (b, rows, width), observations)
+        cut, width = self.layout.common, n * self.layout.n_actions + 1
+        joined = None
+        if len(actions) == 1:
+            joined = self._buffer("joined", (b, batch, cut + width), observations)
+            common, variants = joined[..., :cut], joined[..., cut:]
+        else:
+            common = self._buffer("common", (b, batch, cut), observations)
+            variants = self._buffer("variants", (b, len(actions) * batch, width), observations)
+        self.layout.write_common(common, own, observations)
         self.layout.write_actions(variants, own, actions, own_asked)
-        return JointInputs(common, variants)
+        return JointInputs(common, variants, joined)
 
     def forward(self, parameters: MlpArrays, inputs: JointInputs) -> Tensor:
         """Values ``[twins, b, m * batch, outputs]``."""
-        network, cut = self._network(inputs), self.layout.common
+        network, cut, joined = self._network(inputs), self.layout.common, inputs.joined
+        if joined is not None:
+            return network.forward(parameters, joined)
         common, variants = inputs.common, inputs.variants
+        if isinstance(network, LoneMlps):
+            first = []
+            by_agent = zip(common.unbind(0), variants.unbind(0), parameters.alone, strict=True)
+            for seen, done, arrays in by_agent:
+                wide = linear(done, arrays.first[cut:])
+                torch.unflatten(wide, 0, (-1, len(seen))).add_(linear(seen, arrays.first[:cut]))
+                first.append(torch.nn.functional.leaky_relu_(wide, LEAK))
+            return network.forward_from_first(parameters, first)
         above, below = parameters.first[:, :cut], parameters.first[:, cut:]
-        first = self._by_variant(network.first, inputs)
-        if by_agent(variants):
-            for i, write in enumerate(first.unbind(0)):
-                of_variants = linear(variants[i], below[i]).view_as(write)
-                torch.add(of_variants, linear(common[i], above[i]), out=write)
-        else:
-            torch.add((variants @ below).view_as(first), (common @ above).unsqueeze(1), out=first)
+        wide = self._by_variant(network.first, inputs)
+        torch.add((variants @ below).view_as(wide), (common @ above).unsqueeze(1), out=wide)
         return network.forward_from_first(parameters)
 
     def backward(
@@ -145,25 +163,42 @@ class JointMlpCritic:
     ) -> None:
         """Write the parameters' gradient to ``out``, for dL/dQ ``[twins, b, m * batch, outputs]``.
 
-        The last `forward` of that size must have been that of ``inputs``.
+        The last `forward` must have been that of ``inputs``.
         """
-        network, cut = self._network(inputs), self.layout.common
+        network, cut, joined = self._network(inputs), self.layout.common, inputs.joined
+        if joined is not None:
+            network.backward(parameters, joined, q_gradient, out)
+            return
+        common, variants = inputs.common, inputs.variants
+        if isinstance(network, LoneMlps):
+            first = network.backward_to_first(parameters, q_gradient, out)
+            each = zip(common.unbind(0), variants.unbind(0), first, out.alone, strict=True)
+            for seen, done, gradient, into in each:
+                write_transposed(done, gradient, into.first[cut:])
+                if len(seen) != len(done):
+                    gradient = torch.unflatten(gradient, 0, (-1, len(seen))).sum(dim=0)
+                write_transposed(seen, gradient, into.first[:cut])
+            return
         network.backward_to_first(parameters, q_gradient, out)
         gradient = network.first_gradient
-        multiply_transposed(inputs.variants, gradient, out.first[:, cut:])
-        if inputs.common.shape[1] != inputs.variants.shape[1]:
+        multiply_transposed(variants, gradient, out.first[:, cut:])
+        if common.shape[1] != variants.shape[1]:
             gradient = self._by_variant(gradient, inputs).sum(dim=1)
-        multiply_transposed(inputs.common, gradient, out.first[:, :cut])
+        multiply_transposed(common, gradient, out.first[:, :cut])
 
     def own_action_gradient(
         self, parameters: MlpArrays, inputs: JointInputs, own: Tensor, q_gradient: Tensor
     ) -> Tensor:
         """dL/da^i ``[b, m * batch, actions]``, for dL/dQ as in `backward`; of parameters no gradient."""
         network = self._network(inputs)
-        network.backward_to_first(parameters, q_gradient, None)
         columns = self.layout.own_action_columns(own)
         each = torch.arange(columns.shape[0], device=own.device).unsqueeze(-1)
-        return torch.bmm(network.first_gradient, parameters.first[each, columns].mT)
+        weights = parameters.first[each, columns].mT
+        if isinstance(network, LoneMlps):
+            first = network.backward_to_first(parameters, q_gradient, None)
+            return torch.stack([linear(g, weight) for g, weight in zip(first, weights, strict=True)])
+        network.backward_to_first(parameters, q_gradient, None)
+        return torch.bmm(network.first_gradient, weights)
 
     def activations(self, batch: int, variants: int) -> int:
         """Numbers that one agent's passes hold at once, inputs included."""
@@ -178,7 +213,9 @@ class JointMlpCritic:
         """``[b, m * batch, .]`` -> ``[b, m, batch, .]``."""
         return torch.unflatten(array, 1, (-1, inputs.common.shape[1]))
 
-    def _network(self, inputs: JointInputs) -> StackedMlp:
+    def _network(self, inputs: JointInputs) -> StackedMlp | LoneMlps:
+        if lone.computed_alone(inputs.common):
+            return self._lone
         b, rows, _ = inputs.variants.shape
         key = (b, rows, inputs.variants.dtype)
         if key not in self._passes:
@@ -187,11 +224,3 @@ class JointMlpCritic:
                 memory = [inputs.variants.new_zeros(shape) for shape in shapes]
             self._passes[key] = StackedMlp(self.shape.hidden, memory)
         return self._passes[key]
-
-    def _buffer(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Memory for ``name``, kept: fresh pages cost more than writing what they hold."""
-        key = (name, shape, like.dtype)
-        if key not in self._buffers:
-            with torch.inference_mode(False):
-                self._buffers[key] = like.new_zeros(shape)
-        return self._buffers[key]

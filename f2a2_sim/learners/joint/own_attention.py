@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from f2a2_sim.learners.attention_shape import AttentionShape, CriticArrays
+from f2a2_sim.learners.joint import lone
 from f2a2_sim.learners.joint.lone_attention import LoneArrays, LoneAttention, LonePass, Looked
 from f2a2_sim.learners.products import LEAK, product, through_leak
 
@@ -82,7 +83,7 @@ class OwnAttentionCritic:
 
     def forward(self, parameters: CriticArrays, inputs: list[Tensor], own: int) -> Answered:
         """Values of the own actions of agents ``own``, ``own + 1``, ... for ``inputs``."""
-        if not computed_alone(inputs[0]):
+        if not lone.computed_alone(inputs[0]):
             return self._forward(parameters, inputs, own)
         batch = inputs[0].shape[2]
         q, passes = [], []
@@ -223,11 +224,6 @@ class OwnAttentionCritic:
         """Whether an agent would attend to itself: bool ``[C, 1, 1, n]``."""
         same = torch.eye(self.shape.n_agents, dtype=torch.bool, device=device)
         return same[own : own + copies].view(copies, 1, 1, -1)
-
-
-def computed_alone(like: Tensor) -> bool:
-    """Whether each critic is computed by itself."""
-    return like.device.type == "cpu"
 
 
 def leaky(values: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn.functional import leaky_relu
 from f2a2_sim.errors import UsageError
 from f2a2_sim.learners.attention import Attended, AttentionCritic
 from f2a2_sim.learners.attention_shape import AgentGroup, AttentionShape, CriticArrays, group_agents
-from f2a2_sim.learners.joint import own_attention
+from f2a2_sim.learners.joint import lone, own_attention
 from f2a2_sim.learners.joint.own_attention import OwnAttentionCritic
 
 SHAPE = AttentionShape((6, 6, 3, 4, 4), n_actions=3, hidden=8, heads=2)
@@ -112,7 +112,7 @@ def test_critics_of_one_agent_each_are_the_formula(
 
     Alone as on a CPU, or all critics together as on a GPU.
     """
-    monkeypatch.setattr(own_attention, "computed_alone", lambda like: alone)
+    monkeypatch.setattr(lone, "computed_alone", lambda like: alone)
     monkeypatch.setattr(own_attention, "PART", part)
     rows, inputs = rows[:copies], [x[:copies] for x in inputs]
     critic = OwnAttentionCritic(SHAPE)

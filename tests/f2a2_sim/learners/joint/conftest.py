@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from f2a2_sim.learners.base import FleetSetup, make_fleet
 from f2a2_sim.learners.config import LearnerConfig
+from f2a2_sim.learners.joint import lone
 from f2a2_sim.learners.joint.base import JointFleet
 
 SIZES, ACTIONS, ROLLOUTS = (4, 4, 2), 3, 2
@@ -23,6 +25,12 @@ SMALL: dict[str, Any] = {
     "alpha1": 0.7,
     "alpha2": 0.4,
 }
+
+
+@pytest.fixture(params=["agent by agent", "as on a GPU"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks are computed in either of the two forms."""
+    monkeypatch.setattr(lone, "computed_alone", lambda like: request.param == "agent by agent")
 
 
 def make_joint(name: str, setup: dict[str, Any] | None = None, **changes: Any) -> JointFleet:

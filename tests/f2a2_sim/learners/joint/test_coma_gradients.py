@@ -152,6 +152,7 @@ class ComaReference(Reference):
         return torch.cat([new_critic, new_actor[self.fleet.actor_columns]]), new_targets
 
 
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("name", TERMS)
 def test_update_is_the_formula(name: str) -> None:
     fleet = with_ages(make_joint("f2a2_coma", **{"batch_size": 13, **TERMS[name]}))

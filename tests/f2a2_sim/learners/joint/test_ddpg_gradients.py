@@ -209,6 +209,7 @@ def updated(fleet: JointFleet, rows: np.ndarray | None = None, seed: int = 3) ->
     return fleet.update(rows, fleet.draw_batch(rows, uniforms))
 
 
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("name", ["f2a2_ddpg", "f2a2_td3"])
 @pytest.mark.parametrize("term", TERMS)
 def test_update_is_the_formula(term: str, name: str) -> None:

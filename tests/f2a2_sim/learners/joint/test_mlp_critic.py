@@ -91,6 +91,7 @@ def plain(shape: MlpShape, row: Tensor, x: Tensor) -> Tensor:
     return torch.stack(outputs)
 
 
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("outputs", [1, ACTIONS])
 @pytest.mark.parametrize("twins", [1, 2])
 @pytest.mark.parametrize("variants", [1, 2])
@@ -118,6 +119,7 @@ def test_passes_are_those_of_single_networks(variants: int, twins: int, outputs:
         torch.testing.assert_close(of_action[c], x.grad[:, columns])
 
 
+@pytest.mark.usefixtures("form")
 def test_a_critic_depends_on_its_own_row_alone() -> None:
     layout = JointInputLayout(SIZES, ACTIONS)
     shape = MlpShape(layout.width, HIDDEN, 2, 1)
@@ -141,6 +143,7 @@ def test_a_critic_depends_on_its_own_row_alone() -> None:
         assert not torch.equal(mine[1], theirs[1])
 
 
+@pytest.mark.usefixtures("form")
 def test_observations_are_multiplied_once_for_all_variants() -> None:
     layout = JointInputLayout(SIZES, ACTIONS)
     shape = MlpShape(layout.width, HIDDEN, 2, 1)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from f2a2_sim.learners.joint import own_attention
+from f2a2_sim.learners.joint import lone, own_attention
 from f2a2_sim.learners.joint.sac import SacFleet
 from tests.f2a2_sim.learners.joint.conftest import ACTIONS, SIZES, make_joint
 from tests.f2a2_sim.learners.test_attention import written_out
@@ -189,7 +189,7 @@ def standard(values: Tensor) -> Tensor:
 )
 def test_update_is_the_formula(name: str, part: int, alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own_attention, "PART", part)
-    monkeypatch.setattr(own_attention, "computed_alone", lambda like: alone)  # False: as on a GPU
+    monkeypatch.setattr(lone, "computed_alone", lambda like: alone)  # False: as on a GPU
     fleet = make_joint("f2a2_sac", **TERMS[name])
     assert isinstance(fleet, SacFleet)
     rows = np.arange(3)

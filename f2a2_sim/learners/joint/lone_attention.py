@@ -2,7 +2,9 @@
 
 The function, the symbols and the order of the products are those of `f2a2_sim.learners.joint.own_attention`,
 which computes the same for all agents at once, as GPUs like it. Here what the agent itself sees and does, to
-which it does not attend, is left out, instead of being computed and masked.
+which it does not attend, is left out, instead of being computed and masked; and where a critic is asked about
+several *variants*, joint actions at the same observations, what it makes of the own observation, s, W_s s and
+u, is computed once for all of them.
 """
 
 from __future__ import annotations
@@ -53,32 +55,36 @@ class LoneArrays:
 
 @dataclass(frozen=True)
 class Looked:
-    """What one critic reads of a part of the batch."""
+    """What one critic reads of a part of the batch, v variants of it, one behind the other."""
 
-    others: list[Tensor]  # what each of them sees and does [part, actions + observation + 1]
+    others: list[Tensor]  # what each of them sees and does [v * part, actions + observation + 1]
     state: Tensor  # what the agent itself sees [part, observation + 1]
 
     @staticmethod
-    def of(shape: AttentionShape, inputs: list[Tensor], critic: int, agent: int, rows: slice) -> Looked:
-        """From inputs by group ``[C, group, batch, actions + observation + 1]``."""
+    def of(
+        shape: AttentionShape, inputs: list[Tensor], critic: int, agent: int, rows: slice, variants: int
+    ) -> Looked:
+        """``rows`` of the batch, of inputs by group ``[C, group, v * batch, actions + observation + 1]``."""
         group, member = shape.places[agent]
-        others = [inputs[g][critic, j, rows] for g, j in shape.others(agent)]
-        return Looked(others, inputs[group][critic, member, rows, shape.n_actions :])
+        others = [rows_of(inputs[g][critic, j], rows, variants) for g, j in shape.others(agent)]
+        own = inputs[group][critic, member, :, shape.n_actions :]
+        return Looked(others, own[: len(own) // variants][rows])
 
 
 @dataclass(frozen=True)
 class LonePass:
-    """What the backward pass needs; m is the number of the others."""
+    """What the backward pass needs; m is the number of the others, ``rows`` are v * part."""
 
     looked: Looked
-    logits: Tensor  # [part, heads, m], unscaled
-    weights: Tensor  # after the softmax [m, part, heads]
-    encoded: Tensor  # e [m, part, hidden]
-    values: list[Tensor]  # of each of the others [part, hidden], the heads side by side
-    state_and_others: Tensor  # [s, x] [part, 2 hidden]
+    logits: Tensor  # [rows, heads, m], unscaled
+    weights: Tensor  # after the softmax [m, rows, heads]
+    encoded: Tensor  # e [m, rows, hidden]
+    values: list[Tensor]  # of each of the others [rows, hidden], the heads side by side
+    state: Tensor  # s [part, hidden]
+    state_and_others: Tensor  # [s, x] [rows, 2 hidden]
     selectors: Tensor  # W_s s [part, hidden], the heads side by side
     asked: Tensor  # u [heads, part, hidden]
-    hidden: Tensor  # [part, hidden]
+    hidden: Tensor  # [rows, hidden]
 
 
 class LoneAttention:
@@ -94,20 +100,24 @@ class LoneAttention:
     def forward(
         self, parameters: LoneArrays, looked: Looked, number: tuple[int, int]
     ) -> tuple[Tensor, LonePass]:
-        """Values of the own actions ``[part, actions]``."""
+        """Values of the own actions ``[rows, actions]``."""
         shape, width, like = self.shape, self.shape.hidden, looked.state
-        batch, m = len(like), len(looked.others)
-        encoded = self._buffer(("encoded", number), (m, batch, width), like)
+        part, rows, m = len(like), len(looked.others[0]), len(looked.others)
+        encoded = self._buffer(("encoded", number), (m, rows, width), like)
         for into, seen, weight in zip(encoded, looked.others, parameters.encoders, strict=True):
             into.copy_(linear(seen, weight, leaky=True))
-        both = self._buffer(("both", number), (batch, 2 * width), like)
-        state, others = both[:, :width], self._heads(both[:, width:])
-        state.copy_(linear(looked.state, parameters.state, leaky=True))
+        both = self._buffer(("both", number), (rows, 2 * width), like)
+        state = linear(looked.state, parameters.state, leaky=True)
+        torch.unflatten(both[:, :width], 0, (-1, part)).copy_(state)
+        others = self._heads(both[:, width:])
 
         selectors = linear(state, parameters.selector)
-        asked = self._buffer(("asked", number), (shape.heads, batch, width), like)
+        asked = self._buffer(("asked", number), (shape.heads, part, width), like)
         torch.bmm(self._heads(selectors).transpose(0, 1), parameters.key.mT, out=asked)
-        logits = torch.bmm(asked.transpose(0, 1), encoded.permute(1, 2, 0))
+        logits = like.new_empty(rows, shape.heads, m)
+        v = rows // part
+        for into, of_others in zip(logits.chunk(v), encoded.chunk(v, dim=1), strict=True):
+            torch.bmm(asked.transpose(0, 1), of_others.permute(1, 2, 0), out=into)
         weights = (logits.permute(2, 0, 1) / sqrt(shape.head_width)).contiguous().softmax(dim=0)
         values: list[Tensor] = []
         for weight, of_other in zip(weights.unsqueeze(-1), encoded, strict=True):
@@ -120,7 +130,7 @@ class LoneAttention:
 
         hidden = linear(both, parameters.head, parameters.head_bias, leaky=True)
         q = linear(hidden, parameters.output, parameters.output_bias)
-        return q, LonePass(looked, logits, weights, encoded, values, both, selectors, asked, hidden)
+        return q, LonePass(looked, logits, weights, encoded, values, state, both, selectors, asked, hidden)
 
     def backward(
         self,
@@ -131,12 +141,14 @@ class LoneAttention:
         out: LoneArrays,
         first: bool,
     ) -> None:
-        """Write to ``out``, or from the second part on add to it, the gradient for dL/dQ ``[part, actions]``.
+        """Write to ``out``, or from the second part on add to it, the gradient for dL/dQ ``[rows, actions]``.
 
         Added is that of ``logit_decay`` / 2 times the sum of the squared unscaled logits.
         """
         width, d = self.shape.hidden, self.shape.head_width
-        m, batch, _ = done.encoded.shape
+        m, rows, _ = done.encoded.shape
+        part = len(done.state)
+        v = rows // part
 
         write_transposed(done.hidden, q_gradient, out.output, add=not first)
         _sum(out.output_bias, q_gradient.sum(dim=0), first)
@@ -149,7 +161,7 @@ class LoneAttention:
         # The values and the weights they were added up with.
         g_weights = torch.empty_like(done.weights)
         g_encoded = []
-        product = self._buffer("product", (batch, width), q_gradient)
+        product = self._buffer("product", (rows, width), q_gradient)
         in_heads = self._heads(product)
         for j, value in enumerate(done.values):
             torch.mul(self._heads(value), g_others, out=in_heads)
@@ -163,15 +175,21 @@ class LoneAttention:
         # The logits, and through them the question and what all have encoded.
         g_logits = torch._softmax_backward_data(g_weights, done.weights, 0, g_weights.dtype)
         g_logits = torch.add(g_logits.permute(1, 2, 0) / sqrt(d), done.logits, alpha=logit_decay)
-        g_asked = torch.bmm(g_logits, done.encoded.transpose(0, 1)).transpose(0, 1)  # [heads, part, hidden]
-        g_selectors = torch.bmm(g_asked, parameters.key).transpose(0, 1).reshape(batch, width)
+        by_row = self._buffer("g_asked", (part, self.shape.heads, width), q_gradient)
+        through_logits = self._buffer("through_logits", (rows, m, width), q_gradient)
+        variants = zip(g_logits.chunk(v), done.encoded.chunk(v, dim=1), through_logits.chunk(v), strict=True)
+        for k, (gradient, of_others, into) in enumerate(variants):
+            torch.baddbmm(by_row, gradient, of_others.transpose(0, 1), beta=float(k > 0), out=by_row)
+            torch.bmm(gradient.mT, done.asked.transpose(0, 1), out=into)
+        g_asked = by_row.transpose(0, 1)  # [heads, part, hidden]
+        g_selectors = torch.bmm(g_asked, parameters.key).transpose(0, 1).reshape(part, width)
         _sum(out.key, torch.bmm(g_asked.mT, self._heads(done.selectors).transpose(0, 1)), first)
-        through_logits = self._buffer("through_logits", (batch, m, width), q_gradient)
-        torch.bmm(g_logits.mT, done.asked.transpose(0, 1), out=through_logits)
 
-        state = done.state_and_others[:, :width]
-        write_transposed(state, g_selectors, out.selector, add=not first)
-        g_question = through_leak(linear(g_selectors, parameters.selector.mT).add_(g_state), state)
+        write_transposed(done.state, g_selectors, out.selector, add=not first)
+        g_question = linear(g_selectors, parameters.selector.mT)
+        for of_variant in g_state.chunk(v):
+            g_question.add_(of_variant)
+        through_leak(g_question, done.state)
         write_transposed(done.looked.state, g_question, out.state, add=not first)
         for j, (seen, gradient) in enumerate(zip(done.looked.others, g_encoded, strict=True)):
             through_leak(gradient.add_(through_logits[:, j]), done.encoded[j])
@@ -180,6 +198,11 @@ class LoneAttention:
     def _heads(self, array: Tensor) -> Tensor:
         """``[..., hidden]`` -> ``[..., heads, d]``, a view."""
         return array.view(*array.shape[:-1], self.shape.heads, self.shape.head_width)
+
+
+def rows_of(values: Tensor, rows: slice, variants: int) -> Tensor:
+    """``[v * batch, ...]`` -> ``[v * part, ...]``: some rows of every variant's batch."""
+    return torch.unflatten(values, 0, (variants, -1))[:, rows].flatten(0, 1)
 
 
 def _sum(into: Tensor, contribution: Tensor, first: bool) -> None:

@@ -22,7 +22,13 @@ from torch import Tensor
 
 from f2a2_sim.learners.attention_shape import AttentionShape, CriticArrays
 from f2a2_sim.learners.joint import lone
-from f2a2_sim.learners.joint.lone_attention import LoneArrays, LoneAttention, LonePass, Looked
+from f2a2_sim.learners.joint.lone_attention import (
+    LoneArrays,
+    LoneAttention,
+    LonePass,
+    Looked,
+    rows_of,
+)
 from f2a2_sim.learners.products import LEAK, product, through_leak
 
 PART = 2048
@@ -36,6 +42,7 @@ class Answered:
     q: Tensor  # [C, batch, actions]
     together: _Together | None  # all critics at once
     alone: list[list[LonePass]]  # or by part of the batch, and by critic
+    variants: int = 1
 
 
 @dataclass(frozen=True)
@@ -81,21 +88,28 @@ class OwnAttentionCritic:
             joined.append(whole)
         return joined
 
-    def forward(self, parameters: CriticArrays, inputs: list[Tensor], own: int) -> Answered:
-        """Values of the own actions of agents ``own``, ``own + 1``, ... for ``inputs``."""
+    def forward(
+        self, parameters: CriticArrays, inputs: list[Tensor], own: int, variants: int = 1
+    ) -> Answered:
+        """Values of the own actions of agents ``own``, ``own + 1``, ... for ``inputs``.
+
+        Their batch may be that of ``variants`` one behind the other, in which all observations are the same.
+        """
         if not lone.computed_alone(inputs[0]):
             return self._forward(parameters, inputs, own)
-        batch = inputs[0].shape[2]
         q, passes = [], []
-        for number, begin in enumerate(range(0, batch, PART)):
-            rows = slice(begin, begin + PART)
+        for number, rows in enumerate(_parts(inputs[0].shape[2], variants)):
             answers = [
-                self._lone.forward(arrays, Looked.of(self.shape, inputs, c, own + c, rows), (number, c))
+                self._lone.forward(
+                    arrays, Looked.of(self.shape, inputs, c, own + c, rows, variants), (number, c)
+                )
                 for c, arrays in enumerate(self._by_critic(parameters, own))
             ]
-            q.append(torch.stack([values for values, _ in answers]))
+            of_part = torch.stack([values for values, _ in answers])
+            q.append(torch.unflatten(of_part, 1, (variants, -1)))
             passes.append([done for _, done in answers])
-        return Answered(q[0] if len(q) == 1 else torch.cat(q, dim=1), None, passes)
+        whole = q[0] if len(q) == 1 else torch.cat(q, dim=2)
+        return Answered(whole.flatten(1, 2), None, passes, variants)
 
     def backward(
         self,
@@ -117,8 +131,9 @@ class OwnAttentionCritic:
             return
         by_critic = zip(self._by_critic(parameters, own), self._by_critic(out, own), strict=True)
         for c, (arrays, into) in enumerate(by_critic):
-            for number, passes in enumerate(done.alone):
-                gradient = q_gradient[c, number * PART : (number + 1) * PART]
+            parts = zip(_parts(q_gradient.shape[1], done.variants), done.alone, strict=True)
+            for number, (rows, passes) in enumerate(parts):
+                gradient = rows_of(q_gradient[c], rows, done.variants)
                 self._lone.backward(arrays, passes[c], gradient, logit_decay, into, first=number == 0)
 
     def _by_critic(self, arrays: CriticArrays, own: int) -> list[LoneArrays]:
@@ -224,6 +239,12 @@ class OwnAttentionCritic:
         """Whether an agent would attend to itself: bool ``[C, 1, 1, n]``."""
         same = torch.eye(self.shape.n_agents, dtype=torch.bool, device=device)
         return same[own : own + copies].view(copies, 1, 1, -1)
+
+
+def _parts(rows: int, variants: int) -> list[slice]:
+    """Parts of the batch of each variant, of which ``rows`` has as many."""
+    batch, part = rows // variants, max(1, PART // variants)
+    return [slice(begin, begin + part) for begin in range(0, batch, part)]
 
 
 def leaky(values: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ class SacFleet(JointFleet):
         weights_next = self._weights(drawn, policy_next, drawn.next_others)
         seen = self._seen(read.next_observations, read.next_fresh)
         inputs = critic.inputs(seen, self._entered(drawn.next_others))
-        q_next = self._values(critic, "targets", inputs, run)
+        q_next = self._values(critic, "targets", inputs, run, variants=1)
         y = bootstrap_target(config, drawn.rewards, read.ended, policy_next, weights_next, q_next)
 
         # The own policy at o, and what both steps need of it.
@@ -88,7 +88,7 @@ class SacFleet(JointFleet):
         taken = []
         for twin in _TWINS:
             arrays = self._twin_arrays("parameters", run, twin)
-            done = critic.forward(arrays, learned, run.start)
+            done = critic.forward(arrays, learned, run.start, variants=2 if config.joint else 1)
             q = done.q
             taken.append(q[:, :batch].gather(-1, actions))
             resampled = q[:, batch:] if config.joint else None
@@ -102,7 +102,7 @@ class SacFleet(JointFleet):
         self.follow_targets(run)
 
         # Actor step (5.4b), with the new critics.
-        q_new = self._values(critic, "parameters", both, run)
+        q_new = self._values(critic, "parameters", both, run, variants=2)
         gradient = actor_gradient(config, own, q_new[:, :, :batch], q_new[:, :, batch:])
         self.step_actor(drawn, network, actor_inputs, logits, gradient)
         return _statistics(own, torch.stack(taken))
@@ -113,9 +113,13 @@ class SacFleet(JointFleet):
             self._critics[worker] = OwnAttentionCritic(self.shape)
         return self._critics[worker]
 
-    def _values(self, critic: OwnAttentionCritic, rows: str, inputs: list[Tensor], run: slice) -> Tensor:
-        """Both twins' own action values ``[2, b, batch, actions]``."""
-        both = [critic.forward(self._twin_arrays(rows, run, twin), inputs, run.start) for twin in _TWINS]
+    def _values(
+        self, critic: OwnAttentionCritic, rows: str, inputs: list[Tensor], run: slice, variants: int
+    ) -> Tensor:
+        """Both twins' own action values ``[2, b, variants * batch, actions]``."""
+        both = [
+            critic.forward(self._twin_arrays(rows, run, twin), inputs, run.start, variants) for twin in _TWINS
+        ]
         return torch.stack([answered.q for answered in both])
 
     def _twin_arrays(self, rows: str, run: slice, twin: int) -> CriticArrays:

@@ -106,7 +106,7 @@ class AttentionTaken(TakenValues):
         part = slice(first, None if variant is None else first + self._batch)
         self._asked, self._taken = [x[:, :, part] for x in self._looked], self._actions[:, part]
         self._done = [
-            critic.forward(arrays, self._asked, self._own)
+            critic.forward(arrays, self._asked, self._own, self._taken.shape[1] // self._batch)
             for critic, arrays in zip(self._critics, self._views(rows), strict=True)
         ]
         return torch.stack([done.q.gather(-1, self._taken).squeeze(-1) for done in self._done])

@@ -17,7 +17,7 @@ from f2a2_sim.learners.joint import lone, own_attention
 from f2a2_sim.learners.joint.own_attention import OwnAttentionCritic
 
 SHAPE = AttentionShape((6, 6, 3, 4, 4), n_actions=3, hidden=8, heads=2)
-COPIES, BATCH, LOGIT_DECAY = 3, 7, 0.3
+COPIES, BATCH, LOGIT_DECAY = 3, 8, 0.3
 
 
 def written_out(shape: AttentionShape, p: CriticArrays, inputs: list[Tensor], c: int, i: int) -> tuple:
@@ -97,7 +97,15 @@ def test_backward_is_the_gradient(rows: Tensor, inputs: list[Tensor]) -> None:
 
 @pytest.mark.parametrize("own", [0, 1, 2])
 @pytest.mark.parametrize(
-    ("copies", "alone", "part"), [(1, True, 4), (COPIES, True, 9), (1, False, 9), (3, False, 9)]
+    ("copies", "alone", "part", "variants"),
+    [
+        (1, True, 5, 1),
+        (COPIES, True, 9, 1),
+        (2, True, 6, 2),
+        (2, True, 9, 4),
+        (1, False, 9, 1),
+        (3, False, 9, 2),
+    ],
 )
 def test_critics_of_one_agent_each_are_the_formula(
     rows: Tensor,
@@ -106,17 +114,21 @@ def test_critics_of_one_agent_each_are_the_formula(
     copies: int,
     alone: bool,
     part: int,
+    variants: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The other order of products: values, and the gradient with respect to all parameters.
 
-    Alone as on a CPU, or all critics together as on a GPU.
+    Alone as on a CPU, or all critics together as on a GPU; of a batch, or of variants of one.
     """
     monkeypatch.setattr(lone, "computed_alone", lambda like: alone)
     monkeypatch.setattr(own_attention, "PART", part)
     rows, inputs = rows[:copies], [x[:copies] for x in inputs]
     critic = OwnAttentionCritic(SHAPE)
-    done = critic.forward(SHAPE.arrays(rows), inputs, own)
+    for x in inputs:  # what is seen is the same in all variants
+        seen = torch.unflatten(x[..., SHAPE.n_actions :], 2, (variants, -1))
+        seen[:, :, 1:] = seen[:, :, :1]
+    done = critic.forward(SHAPE.arrays(rows), inputs, own, variants)
     pull = torch.from_numpy(np.random.default_rng(6).standard_normal(done.q.shape))
     gradient = torch.zeros_like(rows)
     critic.backward(SHAPE.arrays(rows), inputs, own, done, pull, LOGIT_DECAY, SHAPE.arrays(gradient))

@@ -104,8 +104,11 @@ class LoneAttention:
         shape, width, like = self.shape, self.shape.hidden, looked.state
         part, rows, m = len(like), len(looked.others[0]), len(looked.others)
         encoded = self._buffer(("encoded", number), (m, rows, width), like)
+        values: list[Tensor] = []
         for into, seen, weight in zip(encoded, looked.others, parameters.encoders, strict=True):
-            into.copy_(linear(seen, weight, leaky=True))
+            of_other = linear(seen, weight, leaky=True)
+            into.copy_(of_other)
+            values.append(linear(of_other, parameters.value, parameters.value_bias, leaky=True))
         both = self._buffer(("both", number), (rows, 2 * width), like)
         state = linear(looked.state, parameters.state, leaky=True)
         torch.unflatten(both[:, :width], 0, (-1, part)).copy_(state)
@@ -119,14 +122,11 @@ class LoneAttention:
         for into, of_others in zip(logits.chunk(v), encoded.chunk(v, dim=1), strict=True):
             torch.bmm(asked.transpose(0, 1), of_others.permute(1, 2, 0), out=into)
         weights = (logits.permute(2, 0, 1) / sqrt(shape.head_width)).contiguous().softmax(dim=0)
-        values: list[Tensor] = []
-        for weight, of_other in zip(weights.unsqueeze(-1), encoded, strict=True):
-            value = linear(of_other, parameters.value, parameters.value_bias, leaky=True)
-            if values:
+        for j, (weight, value) in enumerate(zip(weights.unsqueeze(-1), values, strict=True)):
+            if j > 0:
                 others.addcmul_(weight, self._heads(value))
             else:
                 torch.mul(weight, self._heads(value), out=others)
-            values.append(value)
 
         hidden = linear(both, parameters.head, parameters.head_bias, leaky=True)
         q = linear(hidden, parameters.output, parameters.output_bias)

@@ -158,21 +158,13 @@ class LoneAttention:
         g_both = linear(g_hidden, parameters.head.mT)
         g_state, g_others = g_both[:, :width], self._heads(g_both[:, width:])
 
-        # The values and the weights they were added up with.
+        # The weights of the values, the logits, and through them the question.
         g_weights = torch.empty_like(done.weights)
-        g_encoded = []
         product = self._buffer("product", (rows, width), q_gradient)
         in_heads = self._heads(product)
-        for j, value in enumerate(done.values):
+        for value, into in zip(done.values, g_weights, strict=True):
             torch.mul(self._heads(value), g_others, out=in_heads)
-            torch.sum(in_heads, dim=-1, out=g_weights[j])
-            torch.mul(done.weights[j].unsqueeze(-1), g_others, out=in_heads)
-            through_leak(product, value)
-            write_transposed(done.encoded[j], product, out.value, add=not first or j > 0)
-            _sum(out.value_bias, product.sum(dim=0), first and j == 0)
-            g_encoded.append(linear(product, parameters.value.mT))
-
-        # The logits, and through them the question and what all have encoded.
+            torch.sum(in_heads, dim=-1, out=into)
         g_logits = torch._softmax_backward_data(g_weights, done.weights, 0, g_weights.dtype)
         g_logits = torch.add(g_logits.permute(1, 2, 0) / sqrt(d), done.logits, alpha=logit_decay)
         by_row = self._buffer("g_asked", (part, self.shape.heads, width), q_gradient)
@@ -191,9 +183,18 @@ class LoneAttention:
             g_question.add_(of_variant)
         through_leak(g_question, done.state)
         write_transposed(done.looked.state, g_question, out.state, add=not first)
-        for j, (seen, gradient) in enumerate(zip(done.looked.others, g_encoded, strict=True)):
-            through_leak(gradient.add_(through_logits[:, j]), done.encoded[j])
-            write_transposed(seen, gradient, out.encoders[j], add=not first)
+
+        # The values, and what the others' encoders made of them and of the question.
+        for j, (seen, encoded, value) in enumerate(
+            zip(done.looked.others, done.encoded, done.values, strict=True)
+        ):
+            torch.mul(done.weights[j].unsqueeze(-1), g_others, out=in_heads)
+            through_leak(product, value)
+            write_transposed(encoded, product, out.value, add=not first or j > 0)
+            _sum(out.value_bias, product.sum(dim=0), first and j == 0)
+            g_encoded = linear(product, parameters.value.mT).add_(through_logits[:, j])
+            through_leak(g_encoded, encoded)
+            write_transposed(seen, g_encoded, out.encoders[j], add=not first)
 
     def _heads(self, array: Tensor) -> Tensor:
         """``[..., hidden]`` -> ``[..., heads, d]``, a view."""

@@ -80,9 +80,11 @@ class Prediction:
         goals = [line for line in self.lines if line.is_goal and line.error is not None]
         if not goals:
             return "Neither rounds nor bytes can be compared: one of the runs has none."
-        told = ", ".join(f"{line.what} {line.cells[3]}" for line in goals)
-        good = all(abs(line.error or 0.0) <= _GOAL for line in goals)
-        return f"{'Within' if good else 'Not all within'} 15 %: {told}."
+        told: dict[str, list[str]] = {"Off by more than 15 %": [], "Within 15 %": []}
+        for line in goals:
+            what = "Within 15 %" if abs(line.error or 0.0) <= _GOAL else "Off by more than 15 %"
+            told[what].append(f"{line.what} {line.cells[3]}")
+        return " ".join(f"{what}: {', '.join(those)}." for what, those in told.items() if those)
 
 
 def compare_runs(run_sim: Path, run_real: Path) -> Prediction:

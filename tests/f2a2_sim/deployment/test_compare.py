@@ -50,7 +50,8 @@ def test_a_run_against_itself(runs: tuple[Path, Path]) -> None:
     assert sum(line.error is not None for line in found.lines) > 15
     assert found.parameters == "equal, bit for bit"
     assert found.returns == "equal in all 2 episodes"
-    assert found.verdict.startswith("Within 15 %")
+    assert found.verdict.startswith("Within 15 %: ")
+    assert found.verdict.count("%") == 3 and found.verdict.count(":") == 1
 
 
 def test_a_slower_device(runs: tuple[Path, Path]) -> None:
@@ -59,6 +60,9 @@ def test_a_slower_device(runs: tuple[Path, Path]) -> None:
     assert errors["computing an update, median"] < -0.3  # type: ignore[operator]
     assert errors["from consensus round to round, median"] is not None
     assert errors["bytes of a message"] == 0.0
+    off, within = found.verdict.removesuffix(".").split(". ")
+    assert off.startswith("Off by more than 15 %: from consensus round to round, median ")
+    assert within.startswith("Within 15 %: bytes ")
     assert errors["steps of the world"] == 0.0
 
 

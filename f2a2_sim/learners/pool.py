@@ -9,6 +9,7 @@ many threads there are.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +20,23 @@ import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_SWITCH_S = 1e-4
+
+
+@contextmanager
+def _prompt_switches() -> Iterator[None]:
+    """A thread that waits for Python's lock gets it when it is next let go.
+
+    Otherwise whoever let it go for a short operation has often taken it again before the one that waits has
+    woken up, and that one goes back to sleep: a tenth of an update of many short operations.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 @contextmanager
@@ -74,7 +92,7 @@ class BlockPool:
                         return
                     results[index] = work(worker, items[index])
 
-        with one_thread():
+        with one_thread(), _prompt_switches():
             futures: list[Future[None]] = [executor.submit(share, worker + 1) for worker in range(helpers)]
             try:
                 share(0)

@@ -65,8 +65,7 @@ class Drawn:
     uniforms: Tensor  # for a~ [b, n, batch]
     noise: Tensor  # the uniforms that the learner asked for besides [b, batch, resampled_draws - 2 n]
 
-    @cached_property
-    def others(self) -> Tensor:
+    def sample_others(self) -> Tensor:
         """a~, int64 ``[b, n, batch]``; the own entry is a sample of the own policy."""
         return choose(self.logits(), self.uniforms)
 

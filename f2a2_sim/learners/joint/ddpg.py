@@ -112,7 +112,8 @@ class DdpgFleet(JointFleet):
         known = OwnSample(rho.squeeze(-1), rho_resampled.gather(-1, chosen).squeeze(-1), y)
 
         # Critic step (5.4a) on (o, a) and, if joint, on (o, a~); then the target critics follow.
-        resampled = drawn.others.index_put((torch.arange(len(own), device=own.device), own), sample.chosen)
+        each = torch.arange(len(own), device=own.device)
+        resampled = drawn.sample_others().index_put((each, own), sample.chosen)
         critic.look(run, self.seen(read.observations, read.fresh), [read.actions, resampled])
         q = critic.forward(parameters, None if config.joint else 0)
         taken = q[..., :batch].clone()

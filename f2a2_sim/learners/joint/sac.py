@@ -77,11 +77,12 @@ class SacFleet(JointFleet):
         actions = drawn.of_own(read.actions).unsqueeze(-1)
         behaviour = log_softmax(read.logits.to(logits.dtype))
         rho, rho_resampled = importance_weights(config, policy, behaviour, actions)
-        own = OwnSide(actions, policy, self._weights(drawn, policy, drawn.others), rho, rho_resampled, y)
+        others = drawn.sample_others()
+        own = OwnSide(actions, policy, self._weights(drawn, policy, others), rho, rho_resampled, y)
 
         # Critic step (5.4a) on (o, a) and, if joint, on (o, a~); then the target critics follow.
         seen = self._seen(read.observations, read.fresh)
-        entered = [self._entered(read.actions), self._entered(drawn.others)]
+        entered = [self._entered(read.actions), self._entered(others)]
         both = critic.inputs([torch.cat([x, x], dim=2) for x in seen], torch.cat(entered, dim=2))
         learned = both if config.joint else [x[:, :, :batch] for x in both]
         self.gradient[run, self.critic_columns] = 0.0

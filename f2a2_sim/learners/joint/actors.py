@@ -83,12 +83,13 @@ class FrozenActors:
 
     def logits(self, observations: Tensor) -> Tensor:
         """``[b, n, batch, actions]`` of everybody's raw observations ``[b, n, batch, size]``."""
-        b, _, batch, _ = observations.shape
-        everybody = []
-        for layers, seen in zip(self._policies, observations.unbind(1), strict=True):
-            (weight, bias), *further = layers
-            above = linear(seen.reshape(b * batch, -1), weight, bias, leaky=bool(further))
-            for weight, bias in further:
-                above = linear(above, weight, bias, leaky=weight is not further[-1][0])
-            everybody.append(above.view(b, batch, -1))
-        return torch.stack(everybody, dim=1)
+        b, n, batch, _ = observations.shape
+        actions = len(self._policies[0][-1][1])
+        logits = observations.new_empty(actions, n, b * batch)  # in the order that softmax is fast in
+        for layers, seen, out in zip(self._policies, observations.unbind(1), logits.unbind(1), strict=True):
+            *hidden, (weight, bias) = layers
+            above = seen.reshape(b * batch, -1)
+            for weights, biases in hidden:
+                above = linear(above, weights, biases, leaky=True)
+            torch.addmm(bias.unsqueeze(1), weight.mT, above.mT, out=out)
+        return logits.view(actions, n, b, batch).permute(2, 1, 3, 0)

@@ -59,16 +59,20 @@ def td_lambda(
     at the next observations. Where t is not ``followed`` by the next transition (an episode's time limit, a
     gap, the newest transition) y_t = r_t + gamma V'_t; where it ``ended`` for good, y_t = r_t.
     """
-    trace = config.td_lambda * followed.to(rewards.dtype)
+    b, time, rollouts = rewards.shape
+    both = rewards.new_zeros(2, b, 2 * time, rollouts)  # returns and traces, and behind the last step zeros
+    now = both[:, :, :time]
+    returns, trace = now.unbind(0)
     discount = torch.full_like(rewards, config.discount).masked_fill_(ended, 0.0)
-    returns = torch.addcmul(rewards, discount * (1.0 - trace), next_values)
+    trace.copy_(followed).mul_(config.td_lambda)
+    torch.addcmul(rewards, discount * (1.0 - trace), next_values, out=returns)
     trace.mul_(discount)
     trace[:, -1] = 0.0
     step = 1  # transitions that have found their way into each return
-    while step < rewards.shape[1]:
-        returns, traced = returns.clone(), returns
-        returns[:, :-step].addcmul_(trace[:, :-step], traced[:, step:])
-        trace = torch.nn.functional.pad(trace[:, :-step] * trace[:, step:], (0, 0, 0, step))
+    while step < time:
+        later = trace * both[:, :, step : step + time]
+        later[0].add_(returns)
+        now.copy_(later)
         step *= 2
     return returns
 

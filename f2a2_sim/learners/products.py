@@ -1,10 +1,11 @@
 """Matrix products of many rows, by the faster of torch's two libraries.
 
-torch multiplies matrices with MKL, which on AMD's processors does without AVX-512: there oneDNN, which torch
-brings along for reduced precision and for compiled graphs, is more than twice as fast, and adds biases and
-applies a leaky ReLU on the way. So it is asked wherever it has AVX-512, for float32 and enough rows that a
-call for each agent does not matter. Everywhere else, on GPUs above all, a stack of agents is one batched
-product. Both compute the same but for rounding; which one does depends on the machine alone.
+torch multiplies matrices with MKL, which on AMD's processors does without AVX-512: where these have units of
+that width (from the fifth generation of EPYC on), oneDNN, which torch brings along for reduced precision and
+for compiled graphs, is more than twice as fast. On others with AVX-512 the two are even, but oneDNN adds
+biases and applies a leaky ReLU on the way. So it is asked there, for float32 and enough rows that a call for
+each agent does not matter. Everywhere else, on GPUs above all, a stack of agents is one batched product. Both
+compute the same but for rounding; which one does depends on the machine alone.
 
 What learning costs a simulated device must not depend on the machine: `plainly` is for counting it.
 """
@@ -13,13 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 LEAK = 0.01
-_ROWS = 128  # fewer are not worth a call for each agent
+_FULL_WIDTH = 26  # AMD's family of processors from which on units are as wide as AVX-512
 _CACHED = 2**20  # numbers: so many of a matrix that is to be transposed stay in the cache
 _NARROW = 8  # columns: products of so few are computed as (right^T left^T)^T, in a quarter of the time
 
@@ -34,7 +36,20 @@ def _find() -> Callable[..., Tensor] | None:
     return operation
 
 
+def _is_ahead(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether oneDNN is much faster than MKL on this machine, if it has AVX-512 at all."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return False
+    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    family = told.get("cpu family", "")
+    return told.get("vendor_id") == "AuthenticAMD" and family.isdigit() and int(family) >= _FULL_WIDTH
+
+
 _one_dnn = _find()
+_ahead = _is_ahead()
+_ROWS = 128 if _ahead else 1024  # fewer are not worth a call for each agent
 _plain = False
 
 
@@ -115,7 +130,7 @@ def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None, leaky: boo
 
 def multiply_transposed(left: Tensor, right: Tensor, out: Tensor) -> None:
     """``left^T right`` of ``[b, m, k]`` and ``[b, m, n]`` into ``out`` ``[b, k, n]``: weights' gradients."""
-    if by_agent(left):
+    if _ahead and by_agent(left):
         for i in range(left.shape[0]):
             out[i].copy_(linear_transposed(left[i], right[i]))
     elif right.shape[2] <= _NARROW:
@@ -139,11 +154,14 @@ def linear_transposed(left: Tensor, right: Tensor) -> Tensor:
 
 def write_transposed(left: Tensor, right: Tensor, out: Tensor, add: bool = False) -> None:
     """Write, or add, ``left^T right`` of ``[m, k]`` and ``[m, n]`` to ``out`` ``[k, n]``."""
-    if right.shape[1] < left.shape[1]:  # MKL takes up to five times as long over few columns as over few rows
-        turned = torch.mm(right.mT, left).mT
-        out.add_(turned) if add else out.copy_(turned)
+    if _ahead and by_agent(left):
+        made = linear_transposed(left, right)
+    elif right.shape[1] < left.shape[1]:  # MKL takes up to five times as long over few columns as few rows
+        made = torch.mm(right.mT, left).mT
     else:
         torch.addmm(out, left.mT, right, beta=1.0 if add else 0.0, out=out)
+        return
+    out.add_(made) if add else out.copy_(made)
 
 
 def multiply_before_leak(rows: Tensor, weight: Tensor, activation: Tensor, out: Tensor) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 from f2a2_sim.learners import few, products
 from f2a2_sim.learners.work import count_flops
 
-ROWS = 300  # enough to be computed agent by agent
+ROWS = 1200  # enough to be computed agent by agent
 
 
 def normal(*shape: int) -> Tensor:
@@ -52,18 +54,23 @@ def test_a_leaky_relu_is_gone_back_through(plain: bool, monkeypatch: pytest.Monk
     close(out, torch.where(activation > 0, behind, 0.01 * behind))
 
 
-@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize(("plain", "ahead"), [(False, False), (False, True), (True, True)])
 @pytest.mark.parametrize("cached", [1, 2**20])
 @pytest.mark.parametrize("outputs", [1, 5, 22, 40])
 def test_transposed_products_are_the_formula(
-    plain: bool, cached: int, outputs: int, monkeypatch: pytest.MonkeyPatch
+    plain: bool, ahead: bool, cached: int, outputs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(products, "_plain", plain)
+    monkeypatch.setattr(products, "_ahead", ahead)
     monkeypatch.setattr(products, "_CACHED", cached)
     left, right = normal(3, ROWS, 30)[:, :, 4:26], normal(ROWS, 3, outputs).transpose(0, 1)
     out = torch.empty(3, 22, outputs)
     products.multiply_transposed(left, right, out)
-    close(out, left.double().mT @ right.double())
+    expected = left.double().mT @ right.double()
+    close(out, expected)
+    products.write_transposed(left[1], right[1], out[0])
+    products.write_transposed(left[2], right[2], out[1], add=True)
+    close(out[:2], torch.stack([expected[1], expected[1] + expected[2]]))
 
 
 def test_softmax_over_the_last_axis() -> None:
@@ -77,3 +84,16 @@ def test_flops_are_those_of_plain_products() -> None:
     each = 2 * 2 * ROWS * 8 * 9
     assert count_flops(lambda: products.multiply(rows, weight, out)) == each
     assert count_flops(lambda: out.baddbmm_(rows, weight)) == each
+
+
+@pytest.mark.parametrize(
+    ("vendor", "family", "ahead"),
+    [("AuthenticAMD", 26, True), ("AuthenticAMD", 25, False), ("GenuineIntel", 26, False), ("", 0, False)],
+)
+def test_libraries_are_even_but_on_new_processors_of_amd(
+    vendor: str, family: int, ahead: bool, tmp_path: Path
+) -> None:
+    told = tmp_path / "cpuinfo"
+    told.write_text(f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {family}\nflags\t\t: avx512f\n\n")
+    assert products._is_ahead(told) == ahead
+    assert not products._is_ahead(tmp_path / "missing")

@@ -20,7 +20,7 @@ def normal(*shape: int) -> Tensor:
 
 
 def close(actual: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(actual.double(), expected.double(), rtol=0, atol=1e-4)
+    torch.testing.assert_close(actual.double(), expected.double(), rtol=1e-5, atol=2e-4)
 
 
 @pytest.mark.parametrize("plain", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -50,14 +51,17 @@ def test_a_worker_number_is_used_by_one_thread_at_a_time(threads: Callable[[int]
 
 def test_an_error_comes_through_and_threads_are_restored(threads: Callable[[int], None]) -> None:
     threads(2)
+    before, during = sys.getswitchinterval(), set()
 
     def work(_: int, item: int) -> None:
+        during.add(sys.getswitchinterval())
         if item == 3:
             raise ValueError("item 3")
 
     pool = BlockPool()
     with pytest.raises(ValueError, match="item 3"):
         pool.map(work, range(5))
+    assert max(during) < before == sys.getswitchinterval()
     assert torch.get_num_threads() == 2
     assert pool.map(lambda _, item: item, range(4)) == [0, 1, 2, 3]
 

@@ -6,6 +6,8 @@ log pi. The fleet must arrive at the same parameters.
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from math import inf
 from typing import Any
 
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor
 
 from f2a2_sim.learners.joint import lone, own_attention
+from f2a2_sim.learners.joint.actors import FrozenActors
 from f2a2_sim.learners.joint.sac import SacFleet
 from tests.f2a2_sim.learners.joint.conftest import ACTIONS, SIZES, make_joint
 from tests.f2a2_sim.learners.test_attention import written_out
@@ -209,6 +212,29 @@ def test_update_is_the_formula(name: str, part: int, alone: bool, monkeypatch: p
         trained = fleet.parameters[i, : fleet.actor_columns.stop]
         torch.testing.assert_close(trained, parameters, rtol=0, atol=1e-7)
         torch.testing.assert_close(fleet.targets[i], targets, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["f2a2_sac", "f2a2_ddpg", "f2a2_td3"])
+def test_blocks_do_not_wait_for_each_others_samples(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads have to be computing what they sample from at the same time, or the barrier breaks."""
+    barrier, logits = threading.Barrier(2), FrozenActors.logits
+    calls: Counter[int] = Counter()
+
+    def met(self: FrozenActors, observations: Tensor) -> Tensor:
+        barrier.wait(timeout=20)
+        calls[threading.get_ident()] += 1
+        return logits(self, observations)
+
+    monkeypatch.setattr(FrozenActors, "logits", met)
+    fleet, rows = make_joint(name, block_agents=1), np.arange(2)
+    uniforms = np.random.default_rng(3).random((2, fleet.draws_per_update))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        fleet.update(rows, fleet.draw_batch(rows, uniforms))
+    finally:
+        torch.set_num_threads(before)
+    assert sorted(calls.values()) == [2, 2], "at o' and at o"
 
 
 def test_others_may_update_or_not() -> None:

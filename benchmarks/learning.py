@@ -94,6 +94,8 @@ def main() -> None:
         curves[label] = []
         for path in map(Path, paths.split(",")):
             runs = read_csv(path, label) if path.suffix == ".csv" else [(path.name, read(path))]
+            if not runs:
+                raise SystemExit(f"{path}: no runs of {label!r}; give a label of its first column")
             curves[label].extend(runs)
 
     table = Table(title=f"mean return per agent over the last {arguments.window} episodes")

@@ -1,0 +1,117 @@
+"""What an update of F2A2's learners costs in two checkouts of this repository, measured in turns.
+
+    git worktree add /tmp/before d5c3c07
+    python -m benchmarks.turns /tmp/before [--worlds ...] [--learners ...] [--threads 1 2] [--rounds 9]
+
+A machine is not equally fast from minute to minute, so the other checkout and this one, each a process of its
+own, take turns at an update of all eight agents and at plain products that make up its FLOPs (see
+`benchmarks.joint`, which both must have). Medians of all rounds, and of the ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+WORLDS, LEARNERS = ("rover_tower", "ctc"), ("F2A2-SAC", "F2A2-DDPG", "F2A2-TD3", "F2A2-COMA")
+SERVE = """
+import sys
+import numpy as np
+from benchmarks.joint import LEARNERS, Floor, fleet_of, learn_once, seconds
+from f2a2_sim.compute import prepare_torch
+device = prepare_torch("cpu", int(sys.argv[3]))
+fleet, rng = fleet_of(sys.argv[1], LEARNERS[sys.argv[2]], device), np.random.default_rng(1)
+floor = Floor(fleet.update_work().flops * fleet.n_agents, device)
+for _ in range(3):
+    learn_once(fleet, rng)
+floor.mm()
+for _ in sys.stdin:
+    update_s = seconds(lambda: learn_once(fleet, rng), device)
+    print(floor.flops, update_s, seconds(floor.mm, device) * floor.missing, flush=True)
+"""
+
+
+class Side:
+    """One checkout, which measures when it is asked to."""
+
+    def __init__(self, folder: Path, world: str, learner: str, threads: int) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": str(threads)}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", SERVE, world, learner, str(threads)],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.flops = 0.0
+        self.update_s: list[float] = []
+        self.floor_s: list[float] = []
+
+    def measure(self) -> None:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline().split()
+        if len(answer) != 3:
+            raise SystemExit("a checkout cannot measure itself; what it said is above")
+        self.flops, update_s, floor_s = map(float, answer)
+        self.update_s.append(update_s)
+        self.floor_s.append(floor_s)
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    @property
+    def cells(self) -> tuple[str, str, str]:
+        """GFLOP, seconds, x floor."""
+        update_s = statistics.median(self.update_s)
+        times = update_s / statistics.median(self.floor_s)
+        return f"{self.flops / 1e9:.1f}", f"{update_s:.3f}", f"{times:.2f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("before", type=Path)
+    parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=WORLDS)
+    parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=LEARNERS)
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=9)
+    arguments = parser.parse_args()
+    folders = (arguments.before.resolve(), Path(__file__).resolve().parents[1])
+    table = Table(title=f"{folders[0]} before, {folders[1]} now; medians of {arguments.rounds} rounds")
+    for column in ("world", "learner", "threads", "GFLOP before", "now", "s before", "now"):
+        table.add_column(column)
+    for column in ("x floor before", "now", "s, now / before"):
+        table.add_column(column)
+    console = Console(width=140)
+    for world in arguments.worlds:
+        for learner in arguments.learners:
+            for threads in arguments.threads:
+                sides = [Side(folder, world, learner, threads) for folder in folders]
+                told = f"{world} {learner} {threads} threads"
+                for _ in track(range(arguments.rounds), told, console=console, transient=True):
+                    for side in sides:
+                        side.measure()
+                for side in sides:
+                    side.close()
+                old, new = (statistics.median(side.update_s) for side in sides)
+                pairs = [cell for both in zip(*(s.cells for s in sides), strict=True) for cell in both]
+                table.add_row(world, learner, str(threads), *pairs, f"{new / old:.2f}")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

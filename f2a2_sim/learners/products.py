@@ -23,6 +23,7 @@ from torch import Tensor
 LEAK = 0.01
 _FULL_WIDTH = 26  # AMD's family of processors from which on units are as wide as AVX-512
 _CACHED = 2**20  # numbers: so many of a matrix that is to be transposed stay in the cache
+_FEW = 64  # columns: MKL takes up to five times as long over fewer as over as many rows
 _NARROW = 8  # columns: products of so few are computed as (right^T left^T)^T, in a quarter of the time
 
 
@@ -156,7 +157,7 @@ def write_transposed(left: Tensor, right: Tensor, out: Tensor, add: bool = False
     """Write, or add, ``left^T right`` of ``[m, k]`` and ``[m, n]`` to ``out`` ``[k, n]``."""
     if _ahead and by_agent(left):
         made = linear_transposed(left, right)
-    elif right.shape[1] < left.shape[1]:  # MKL takes up to five times as long over few columns as few rows
+    elif right.shape[1] < min(left.shape[1], _FEW):
         made = torch.mm(right.mT, left).mT
     else:
         torch.addmm(out, left.mT, right, beta=1.0 if add else 0.0, out=out)

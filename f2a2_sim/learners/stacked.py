@@ -163,11 +163,11 @@ class MlpArrays:
     layers: list[MlpLayer]
 
     @cached_property
-    def alone(self) -> list[LoneArrays]:
+    def alone(self) -> list[LoneMlpArrays]:
         """The same, agent by agent."""
         branches = range(len(self.layers[0].weights))
         return [
-            LoneArrays(
+            LoneMlpArrays(
                 first,
                 [[(at.weights[j][i], at.biases[j][i, 0]) for at in self.layers] for j in branches],
             )
@@ -176,7 +176,7 @@ class MlpArrays:
 
 
 @dataclass(frozen=True)
-class LoneArrays:
+class LoneMlpArrays:
     """Views of one agent's parameters, or of their gradients."""
 
     first: Tensor  # [inputs + 1, branches * hidden]

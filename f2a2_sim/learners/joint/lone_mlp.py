@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from f2a2_sim.learners.products import LEAK, linear, write_transposed
-from f2a2_sim.learners.stacked import LoneArrays, MlpArrays
+from f2a2_sim.learners.stacked import LoneMlpArrays, MlpArrays
 
 
 class LoneMlps:
@@ -62,7 +62,7 @@ class LoneMlps:
 
         That of the further layers' parameters is written to ``out``, if there is one.
         """
-        into: Sequence[LoneArrays | None] = [None] * len(self._reads) if out is None else out.alone
+        into: Sequence[LoneMlpArrays | None] = [None] * len(self._reads) if out is None else out.alone
         by_agent = output_gradients.transpose(0, 1).unbind(0)
         gradients = []
         for arrays, reads, upstream, own in zip(parameters.alone, self._reads, by_agent, into, strict=True):

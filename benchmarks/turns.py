@@ -5,7 +5,7 @@
 
 A machine is not equally fast from minute to minute, so the other checkout and this one, each a process of its
 own, take turns at an update of all eight agents and at plain products that make up its FLOPs (see
-`benchmarks.joint`, which both must have). Medians of all rounds, and of the ratio.
+`benchmarks.joint`, which both must have). What is told are medians of all rounds, and their ratios.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-WORLDS, LEARNERS = ("rover_tower", "ctc"), ("F2A2-SAC", "F2A2-DDPG", "F2A2-TD3", "F2A2-COMA")
+from benchmarks.joint import EPISODE_STEPS, LEARNERS
+
 SERVE = """
 import sys
 import numpy as np
@@ -73,11 +74,15 @@ class Side:
         self._process.wait()
 
     @property
+    def median_s(self) -> float:
+        """Of an update."""
+        return statistics.median(self.update_s)
+
+    @property
     def cells(self) -> tuple[str, str, str]:
         """GFLOP, seconds, x floor."""
-        update_s = statistics.median(self.update_s)
-        times = update_s / statistics.median(self.floor_s)
-        return f"{self.flops / 1e9:.1f}", f"{update_s:.3f}", f"{times:.2f}"
+        times = self.median_s / statistics.median(self.floor_s)
+        return f"{self.flops / 1e9:.1f}", f"{self.median_s:.3f}", f"{times:.2f}"
 
 
 def main() -> None:
@@ -85,8 +90,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("before", type=Path)
-    parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=WORLDS)
-    parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=LEARNERS)
+    parser.add_argument("--worlds", nargs="+", choices=list(EPISODE_STEPS), default=list(EPISODE_STEPS))
+    parser.add_argument("--learners", nargs="+", choices=list(LEARNERS), default=list(LEARNERS))
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
@@ -107,7 +112,7 @@ def main() -> None:
                         side.measure()
                 for side in sides:
                     side.close()
-                old, new = (statistics.median(side.update_s) for side in sides)
+                old, new = (side.median_s for side in sides)
                 pairs = [cell for both in zip(*(s.cells for s in sides), strict=True) for cell in both]
                 table.add_row(world, learner, str(threads), *pairs, f"{new / old:.2f}")
     console.print(table)

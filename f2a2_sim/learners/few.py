@@ -6,27 +6,25 @@ axis is put in front, unless it lies there in memory already, and what is return
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 
 def softmax(values: Tensor) -> Tensor:
     """As torch's, over the last axis."""
-    order = _order(values)
-    return torch.softmax(values.permute(order).contiguous(), dim=0).permute(_back(order))
+    return _in_front(torch.softmax, values)
 
 
 def log_softmax(values: Tensor) -> Tensor:
     """As torch's, over the last axis."""
-    order = _order(values)
-    return torch.log_softmax(values.permute(order).contiguous(), dim=0).permute(_back(order))
+    return _in_front(torch.log_softmax, values)
 
 
-def _order(values: Tensor) -> list[int]:
-    """The last axis, and then the others as they lie in memory."""
+def _in_front(function: Callable[..., Tensor], values: Tensor) -> Tensor:
+    """Over the last axis by way of the first; the others follow it as they lie in memory."""
     last = values.ndim - 1
-    return [last, *sorted(range(last), key=values.stride, reverse=True)]
-
-
-def _back(order: list[int]) -> list[int]:
-    return [order.index(axis) for axis in range(len(order))]
+    order = [last, *sorted(range(last), key=values.stride, reverse=True)]
+    back = [order.index(axis) for axis in range(values.ndim)]
+    return function(values.permute(order).contiguous(), dim=0).permute(back)

@@ -133,14 +133,14 @@ def multiply_transposed(left: Tensor, right: Tensor, out: Tensor) -> None:
     """``left^T right`` of ``[b, m, k]`` and ``[b, m, n]`` into ``out`` ``[b, k, n]``: weights' gradients."""
     if _ahead and by_agent(left):
         for i in range(left.shape[0]):
-            out[i].copy_(linear_transposed(left[i], right[i]))
+            write_transposed(left[i], right[i], out[i])
     elif right.shape[2] <= _NARROW:
         out.copy_((right.mT @ left).mT)
     else:
         torch.bmm(left.mT, right, out=out)
 
 
-def linear_transposed(left: Tensor, right: Tensor) -> Tensor:
+def _linear_transposed(left: Tensor, right: Tensor) -> Tensor:
     """``left^T right`` of ``[m, k]`` and ``[m, n]``, in new memory; not for products that are not `by_agent`.
 
     oneDNN makes a transposed copy of what comes first: that is the narrower one. A copy that leaves the cache
@@ -156,7 +156,7 @@ def linear_transposed(left: Tensor, right: Tensor) -> Tensor:
 def write_transposed(left: Tensor, right: Tensor, out: Tensor, add: bool = False) -> None:
     """Write, or add, ``left^T right`` of ``[m, k]`` and ``[m, n]`` to ``out`` ``[k, n]``."""
     if _ahead and by_agent(left):
-        made = linear_transposed(left, right)
+        made = _linear_transposed(left, right)
     elif right.shape[1] < min(left.shape[1], _FEW):
         made = torch.mm(right.mT, left).mT
     else:
@@ -169,16 +169,17 @@ def multiply_before_leak(rows: Tensor, weight: Tensor, activation: Tensor, out: 
     """`multiply` and then `through_leak`, in one pass over ``out``."""
     if by_agent(rows):
         for i in range(rows.shape[0]):
-            behind = _linear(rows[i], weight[i], None, False)
-            torch.ops.aten.leaky_relu_backward.grad_input(
-                behind, activation[i], LEAK, True, grad_input=out[i]
-            )
+            through_leak(_linear(rows[i], weight[i], None, False), activation[i], out[i])
         return
     multiply(rows, weight, out)
     through_leak(out, activation)
 
 
-def through_leak(gradient: Tensor, activation: Tensor) -> Tensor:
-    """The gradient before a leaky ReLU, from that behind it, which it overwrites, and what came out of it."""
-    torch.ops.aten.leaky_relu_backward.grad_input(gradient, activation, LEAK, True, grad_input=gradient)
-    return gradient
+def through_leak(gradient: Tensor, activation: Tensor, out: Tensor | None = None) -> Tensor:
+    """The gradient before a leaky ReLU, from that behind it and what came out of it.
+
+    It is written to ``out``, or over ``gradient``.
+    """
+    out = gradient if out is None else out
+    torch.ops.aten.leaky_relu_backward.grad_input(gradient, activation, LEAK, True, grad_input=out)
+    return out

@@ -28,10 +28,9 @@ from f2a2_sim.learners.base import Batch, BoolArray, FleetSetup, FloatArray, Int
 from f2a2_sim.learners.config import LearnerConfig
 from f2a2_sim.learners.few import softmax
 from f2a2_sim.learners.fleet import StackedFleet, Stateful
-from f2a2_sim.learners.joint import lone
 from f2a2_sim.learners.joint.actors import Actors, FrozenActors
 from f2a2_sim.learners.joint.graphs import Given, RecordedUpdates, graphs_wanted
-from f2a2_sim.learners.joint.lone_mlp import LoneMlps
+from f2a2_sim.learners.joint.lone_mlp import LoneMlps, passes_of
 from f2a2_sim.learners.joint.modelling import Modelling
 from f2a2_sim.learners.joint.replay import JointFleetReplay, JointTransitions
 from f2a2_sim.learners.pool import BlockPool, one_thread
@@ -361,13 +360,7 @@ class JointFleet(StackedFleet):
         inputs = self.actors.inputs(run, drawn.of_own(drawn.transitions.observations).to(drawn.rewards.dtype))
         key = (worker, b, batch)
         if key not in self._passes:
-            if lone.computed_alone(inputs):
-                self._passes[key] = LoneMlps()
-            else:
-                shapes = StackedMlp.memory_shapes(self.actor_shape, b, batch)
-                with torch.inference_mode(False):
-                    memory = [drawn.rewards.new_zeros(shape) for shape in shapes]
-                self._passes[key] = StackedMlp(self.actor_shape.hidden, memory)
+            self._passes[key] = passes_of(self.actor_shape, b, batch, inputs)
         network = self._passes[key]
         arrays = self.mlp_arrays("actor", self.actor_shape, self.parameters, run, self.actor_columns)
         return network, inputs, network.forward(arrays, inputs)[0]

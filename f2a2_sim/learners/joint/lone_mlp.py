@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from f2a2_sim.learners.products import LEAK, linear, write_transposed
-from f2a2_sim.learners.stacked import LoneMlpArrays, MlpArrays
+from f2a2_sim.learners.joint import lone
+from f2a2_sim.learners.products import linear, through_leak, write_transposed
+from f2a2_sim.learners.stacked import LoneMlpArrays, MlpArrays, MlpShape, StackedMlp
 
 
 class LoneMlps:
@@ -77,9 +78,15 @@ class LoneMlps:
                         torch.sum(gradient, dim=0, out=of_bias)
                         write_transposed(read, gradient, of_weight)
                     behind = linear(gradient, branches[j][at][0].mT)
-                    gradient = place if at == 0 else behind
-                    torch.ops.aten.leaky_relu_backward.grad_input(
-                        behind, read, LEAK, True, grad_input=gradient
-                    )
+                    gradient = through_leak(behind, read, place if at == 0 else None)
             gradients.append(wide)
         return gradients
+
+
+def passes_of(shape: MlpShape, block: int, batch: int, like: Tensor) -> StackedMlp | LoneMlps:
+    """What computes passes of ``block`` agents with ``batch`` inputs each, in the form for their device."""
+    if lone.computed_alone(like):
+        return LoneMlps()
+    with torch.inference_mode(False):  # or its memory could be written in that mode alone
+        memory = [like.new_zeros(size) for size in StackedMlp.memory_shapes(shape, block, batch)]
+    return StackedMlp(shape.hidden, memory)

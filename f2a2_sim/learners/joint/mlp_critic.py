@@ -25,8 +25,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from f2a2_sim.learners.joint import lone
-from f2a2_sim.learners.joint.lone_mlp import LoneMlps
+from f2a2_sim.learners.joint.lone_mlp import LoneMlps, passes_of
 from f2a2_sim.learners.products import LEAK, linear, multiply_transposed, write_transposed
 from f2a2_sim.learners.stacked import Buffers, MlpArrays, MlpShape, StackedMlp
 from f2a2_sim.learners.standardise import centred_and_scale
@@ -114,8 +113,7 @@ class JointMlpCritic:
         assert shape.inputs == layout.width, "a critic reads what its layout says"
         self.layout = layout
         self.shape = shape
-        self._lone = LoneMlps()
-        self._passes: dict[tuple[int, int, torch.dtype], StackedMlp] = {}
+        self._passes: dict[tuple[int, int, torch.dtype], StackedMlp | LoneMlps] = {}
         self._buffer = Buffers()
 
     def inputs(
@@ -163,7 +161,7 @@ class JointMlpCritic:
     ) -> None:
         """Write the parameters' gradient to ``out``, for dL/dQ ``[twins, b, m * batch, outputs]``.
 
-        The last `forward` must have been that of ``inputs``.
+        The last `forward` of that size must have been that of ``inputs``.
         """
         network, cut, joined = self._network(inputs), self.layout.common, inputs.joined
         if joined is not None:
@@ -214,13 +212,8 @@ class JointMlpCritic:
         return torch.unflatten(array, 1, (-1, inputs.common.shape[1]))
 
     def _network(self, inputs: JointInputs) -> StackedMlp | LoneMlps:
-        if lone.computed_alone(inputs.common):
-            return self._lone
         b, rows, _ = inputs.variants.shape
         key = (b, rows, inputs.variants.dtype)
         if key not in self._passes:
-            shapes = StackedMlp.memory_shapes(self.shape, b, rows)
-            with torch.inference_mode(False):  # or they could be written in that mode alone
-                memory = [inputs.variants.new_zeros(shape) for shape in shapes]
-            self._passes[key] = StackedMlp(self.shape.hidden, memory)
+            self._passes[key] = passes_of(self.shape, b, rows, inputs.variants)
         return self._passes[key]

@@ -1,12 +1,16 @@
-"""Keys of one world and some agents, and the processes that use them."""
+"""Keys of one world and some agents, the processes that use them, and the ends of links."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
 from network.keys import WORLD, Identity, Members, agent_name, load_identity, make_keys
+from network.spec import TopologySpec
+from tests.network.carrier_ends import Make, RealEnds, securities_of
 from tests.network.processes import Deployment
 
 
@@ -32,3 +36,16 @@ def deployment(
     made = Deployment(*keys, curve=request.param == "curve")
     yield made
     made.close()
+
+
+@pytest.fixture
+def real() -> Iterator[Make]:
+    """Makes ends over sockets, whose links stand."""
+    with ExitStack() as stack:
+
+        def make(n_agents: int, topology: TopologySpec, kind: str = "insecure", **more: Any) -> RealEnds:
+            ends = RealEnds(stack, securities_of(kind, n_agents), topology, **more)
+            ends.connect()
+            return ends
+
+        yield make

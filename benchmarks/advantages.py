@@ -135,7 +135,7 @@ def told(fleet: SacFleet, truth: Truth) -> FloatArray:
     actions = torch.from_numpy(truth.actions).expand(n, -1, -1)
     critic, run = fleet._critic(0), slice(0, n)
     inputs = critic.inputs(fleet._seen(observations, None), fleet._entered(actions))
-    return _centred(fleet._values(critic, "parameters", inputs, run)[0].double().numpy())
+    return _centred(fleet._values(critic, "parameters", inputs, run, variants=1)[0].double().numpy())
 
 
 def learn(fleet: SacFleet, rng: np.random.Generator) -> float:

@@ -226,7 +226,7 @@ class PlainMaac:
             for logit in logits:
                 loss = loss + config.attention_decay * logit.square().mean()
         self.critic_adam.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         shared = ("critic_encoders", "key_extractors", "selector_extractors", "value_extractors")
         for name, parameter in self.critic.named_parameters():
             if name.startswith(shared):

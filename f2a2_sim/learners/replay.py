@@ -76,7 +76,8 @@ class FleetReplay:
         terminal: NDArray[np.bool_],
     ) -> None:
         """Store one transition for each of ``rows`` (distinct); tensors are ``[r, ...]``, on the device."""
-        stored = self._convert(observations)
+        dtype = self.observations.dtype
+        stored = stored_as(dtype, observations)
         at = torch.from_numpy(rows).to(stored.device)
         newest = torch.from_numpy(self._newest[rows]).to(stored.device)
         same = (self.observations[at, newest] == stored).all(dim=1).cpu().numpy()
@@ -93,9 +94,8 @@ class FleetReplay:
         self.count[rows] += 1
 
         goes_on = ~terminal
-        self._write(
-            rows[goes_on], self._convert(next_observations)[torch.from_numpy(goes_on).to(stored.device)]
-        )
+        following = stored_as(dtype, next_observations)
+        self._write(rows[goes_on], following[torch.from_numpy(goes_on).to(stored.device)])
         self._open[rows] = goes_on
 
     def sample(self, rows: IntArray, uniforms: NDArray[np.float64]) -> IntArray:
@@ -178,11 +178,13 @@ class FleetReplay:
         self._newest[rows] = frame
         self._reached = max(self._reached, int(frame.max()) + 1)
 
-    def _convert(self, observations: Tensor) -> Tensor:
-        stored = observations.to(self.observations.dtype)
-        if stored.dtype == torch.float16 and bool(torch.isinf(stored).any()):
-            raise UsageError(
-                "learner.replay_dtype: float16 cannot hold an observation beyond 65504; "
-                "use learner.replay_dtype: float32"
-            )
-        return stored
+
+def stored_as(dtype: torch.dtype, observations: Tensor) -> Tensor:
+    """Observations as a replay memory keeps them; UsageError if float16 cannot hold one."""
+    stored = observations.to(dtype)
+    if stored.dtype == torch.float16 and bool(torch.isinf(stored).any()):
+        raise UsageError(
+            "learner.replay_dtype: float16 cannot hold an observation beyond 65504; "
+            "use learner.replay_dtype: float32"
+        )
+    return stored

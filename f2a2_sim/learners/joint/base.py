@@ -112,6 +112,7 @@ class JointFleet(StackedFleet):
             setup.rollouts,
             with_ages=config.information == "network",
             device=setup.device,
+            dtype=getattr(torch, config.replay_dtype),
         )
         self.moa: Modelling | None = None
         if config.moa is not None:

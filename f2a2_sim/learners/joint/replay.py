@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from f2a2_sim.errors import CheckpointError, UsageError
+from f2a2_sim.learners.replay import stored_as
 from f2a2_sim.learners.stacked import zeros
 
 IntArray = NDArray[np.int64]
@@ -75,7 +76,9 @@ class JointFleetReplay:
         rollouts: int,
         with_ages: bool = False,
         device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
+        """``dtype`` is what observations are kept in."""
         self.steps_kept = transitions // rollouts
         if self.steps_kept < 1:
             raise UsageError(
@@ -89,11 +92,11 @@ class JointFleetReplay:
         cpu = torch.device("cpu")
         self.device = cpu if device is None else device
         by_rollout = (self._frames, rollouts)
-        self._observations = zeros((*by_rollout, n, observation_size), torch.float32, self.device)
+        self._observations = zeros((*by_rollout, n, observation_size), dtype, self.device)
         self._logits = zeros((*by_rollout, n, n_actions), torch.float32, self.device)
         self._actions = torch.zeros((*by_rollout, n), dtype=torch.int8, device=self.device)
         self._rewards = zeros((*by_rollout, n), torch.float32, cpu)
-        self._last = np.zeros((rollouts, n, observation_size), dtype=np.float32)  # the newest observations
+        self._last = np.zeros((rollouts, n, observation_size), dtype=np.float32)  # newest, as kept
         self._ended = np.zeros((self._frames, n), dtype=np.bool_)
         self._episode_step = np.zeros(self._frames, dtype=np.int32)  # frames before it, in its episode
         aged = (self._frames, 2, n, n) if with_ages else (0, 2, n, n)
@@ -129,8 +132,8 @@ class JointFleetReplay:
         observations: how many steps old what i knows of j is, -1: it knows nothing; then every step of the
         world has to be added, remembered by anybody or not.
         """
-        now = observations.transpose(1, 0, 2)
-        if not (self._open and np.array_equal(self._last, now)):
+        now = self._kept(observations.transpose(1, 0, 2))
+        if not (self._open and np.array_equal(self._last, now.numpy())):
             self._write(now, 0)
         frame = self._newest
         at = self._place(frame)
@@ -146,7 +149,7 @@ class JointFleetReplay:
         self._held[rows] += 1
         self._tally(rows, np.full(len(rows), frame), 1.0)
         number = int(self._episode_step[at])
-        self._write(next_observations.transpose(1, 0, 2), number + 1)
+        self._write(self._kept(next_observations.transpose(1, 0, 2)), number + 1)
         self._open = True
         return number
 
@@ -156,10 +159,11 @@ class JointFleetReplay:
         if not 0 <= back < min(self._newest + 1, self._frames):
             return
         at, size = self._place(self._newest - back), observation.shape[1]
-        self._observations[at, :, agent, :size] = torch.from_numpy(observation)
+        known = self._kept(observation)
+        self._observations[at, :, agent, :size] = known
         self._actions[at, :, agent] = torch.from_numpy(actions).to(torch.int8)
         if back == 0:
-            self._last[:, agent, :size] = observation
+            self._last[:, agent, :size] = known.numpy()
 
     def sample(self, rows: IntArray, uniforms: FloatArray) -> IntArray:
         """Transitions uniformly among those held: uniforms in [0, 1) ``[r, batch]`` -> their numbers."""
@@ -275,6 +279,10 @@ class JointFleetReplay:
             getattr(self, f"_{name}")[...] = state[name]
         self._last[...] = self._observations[self._place(self._newest)].cpu().numpy()
 
+    def _kept(self, observations: NDArray[np.float32]) -> Tensor:
+        """As they will be read again, on the CPU."""
+        return stored_as(self._observations.dtype, torch.from_numpy(observations))
+
     def _place(self, frame: int) -> int:
         return frame % self._frames
 
@@ -303,7 +311,7 @@ class JointFleetReplay:
     def _following(self, numbers: IntArray) -> IntArray:
         return (numbers + self.rollouts) % (self._frames * self.rollouts)
 
-    def _write(self, observations: NDArray[np.float32], episode_step: int) -> None:
+    def _write(self, observations: Tensor, episode_step: int) -> None:
         """Put observations into the next frame; a step that lay there, or led there, is forgotten."""
         self._newest += 1
         while True:
@@ -313,7 +321,7 @@ class JointFleetReplay:
                 break
             self._forget_oldest(late)
         at = self._place(self._newest)
-        self._last[...] = observations
+        self._last[...] = observations.numpy()
         self._observations[at] = torch.from_numpy(self._last)
         self._episode_step[at] = episode_step
         self._open = False

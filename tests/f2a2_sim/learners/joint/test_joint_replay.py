@@ -15,6 +15,7 @@ from f2a2_sim.errors import CheckpointError, UsageError
 from f2a2_sim.learners.joint.replay import JointFleetReplay, padded_observations
 
 N, SIZE, ACTIONS, ROLLOUTS = 3, 2, 4, 2
+DTYPES = (torch.float32, torch.float16)
 
 
 def added(replay: JointFleetReplay, rng: np.random.Generator, steps: int) -> list[list[dict[str, Any]]]:
@@ -43,17 +44,26 @@ def added(replay: JointFleetReplay, rng: np.random.Generator, steps: int) -> lis
 def same(replay: JointFleetReplay, row: int, numbers: np.ndarray, expected: list[tuple[dict, int]]) -> None:
     read = replay.gather(slice(row, row + 1), numbers[None])
     for at, (step, rollout) in enumerate(expected):
-        np.testing.assert_array_equal(read.observations[0, :, at], step["observations"][:, rollout])
-        np.testing.assert_array_equal(read.next_observations[0, :, at], step["next_observations"][:, rollout])
+        for name, shown in (
+            ("observations", read.observations),
+            ("next_observations", read.next_observations),
+        ):
+            kept = torch.from_numpy(step[name][:, rollout]).to(shown.dtype)
+            torch.testing.assert_close(shown[0, :, at], kept, rtol=0, atol=0)
         np.testing.assert_array_equal(read.actions[0, :, at], step["actions"][:, rollout])
         np.testing.assert_array_equal(read.logits[0, at], step["logits"][row, rollout])
         assert float(read.rewards[0, at]) == step["rewards"][row, rollout]
         assert bool(read.ended[0, at]) == step["terminal"][row]
 
 
-@given(seed=st.integers(0, 2**32 - 1), steps=st.integers(1, 40), kept=st.integers(2, 12))
-def test_holds_the_newest_of_each_agent(seed: int, steps: int, kept: int) -> None:
-    replay = JointFleetReplay(N, SIZE, ACTIONS, kept * ROLLOUTS, ROLLOUTS)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    steps=st.integers(1, 40),
+    kept=st.integers(2, 12),
+    dtype=st.sampled_from(DTYPES),
+)
+def test_holds_the_newest_of_each_agent(seed: int, steps: int, kept: int, dtype: torch.dtype) -> None:
+    replay = JointFleetReplay(N, SIZE, ACTIONS, kept * ROLLOUTS, ROLLOUTS, dtype=dtype)
     held = added(replay, np.random.default_rng(seed), steps)
     for row, all_steps in enumerate(held):
         count = int(replay.count[row])
@@ -74,9 +84,10 @@ def test_holds_the_newest_of_each_agent(seed: int, steps: int, kept: int) -> Non
         np.testing.assert_allclose(deviation, rewards.std(), atol=1e-7)
 
 
-def test_keeps_all_that_it_promises() -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_keeps_all_that_it_promises(dtype: torch.dtype) -> None:
     """Unbroken episodes of eight steps or more, everybody there: exactly ``transitions`` are held."""
-    replay = JointFleetReplay(N, SIZE, ACTIONS, 200 * ROLLOUTS, ROLLOUTS)
+    replay = JointFleetReplay(N, SIZE, ACTIONS, 200 * ROLLOUTS, ROLLOUTS, dtype=dtype)
     rng = np.random.default_rng(0)
     seen = rng.standard_normal((N, ROLLOUTS, SIZE)).astype(np.float32)
     nothing = np.zeros((N, ROLLOUTS))
@@ -151,8 +162,9 @@ def test_histories_are_the_steps_before() -> None:
                 np.testing.assert_array_equal(read.actions[0, :, at, 3 - back], actions[:, rollout])
 
 
-def test_state_continues() -> None:
-    first, second = (JointFleetReplay(N, SIZE, ACTIONS, 16, ROLLOUTS) for _ in range(2))
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_state_continues(dtype: torch.dtype) -> None:
+    first, second = (JointFleetReplay(N, SIZE, ACTIONS, 16, ROLLOUTS, dtype=dtype) for _ in range(2))
     rng = np.random.default_rng(5)
     added(first, rng, 30)
     state = {k: (v.clone() if isinstance(v, torch.Tensor) else np.copy(v)) for k, v in first.state().items()}
@@ -163,6 +175,15 @@ def test_state_continues() -> None:
         np.testing.assert_array_equal(np.asarray(value), np.asarray(second.state()[name]), err_msg=name)
     with pytest.raises(CheckpointError, match="expected"):
         JointFleetReplay(N, SIZE, ACTIONS, 8, ROLLOUTS).load_state(state)
+
+
+def test_what_float16_cannot_hold_is_said() -> None:
+    replay = JointFleetReplay(N, SIZE, ACTIONS, 16, ROLLOUTS, dtype=torch.float16)
+    seen = np.full((N, ROLLOUTS, SIZE), 65520.0, dtype=np.float32)
+    step = np.zeros((N, ROLLOUTS), dtype=np.int64), np.zeros((N, ROLLOUTS, ACTIONS), dtype=np.float32)
+    with pytest.raises(UsageError, match="replay_dtype: float16 cannot hold"):
+        replay.add(np.arange(N), seen, *step, np.zeros((N, ROLLOUTS), np.float32), seen, np.zeros(N, bool))
+    assert replay.count.tolist() == [0] * N
 
 
 def test_forgetting_is_of_one_agent_alone() -> None:

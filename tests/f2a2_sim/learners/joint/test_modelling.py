@@ -30,7 +30,10 @@ EVERY = np.arange(len(SIZES))
 
 def modelling_fleet(name: str, setup: dict[str, Any] | None = None, **changes: Any) -> JointFleet:
     """A fleet whose models have seen random trajectories, and the steps of its replay."""
-    fleet = make_joint(name, setup, moa={**MOA, **changes})
+    return gathered(make_joint(name, setup, moa={**MOA, **changes}))
+
+
+def gathered(fleet: JointFleet) -> JointFleet:
     rng = np.random.default_rng(8)
     shape = (6, 7, len(SIZES))
     fleet.gather(
@@ -42,6 +45,15 @@ def modelling_fleet(name: str, setup: dict[str, Any] | None = None, **changes: A
 def update(fleet: JointFleet) -> dict[str, np.ndarray]:
     uniforms = np.random.default_rng(3).random((3, fleet.draws_per_update))
     return fleet.update(EVERY, fleet.draw_batch(EVERY, uniforms))
+
+
+def test_models_read_a_float16_replay() -> None:
+    """Almost what they make of a float32 one."""
+    exact, half = (gathered(make_joint("f2a2_sac", moa=MOA, replay_dtype=t)) for t in ("float32", "float16"))
+    for fleet in (exact, half):
+        update(fleet)
+    gap = (exact.adam.first_moment - half.adam.first_moment).norm(dim=1)
+    assert bool((gap < 0.02 * exact.adam.first_moment.norm(dim=1)).all()) and bool((gap > 0).all())
 
 
 @pytest.mark.parametrize("name", ["f2a2_sac", "f2a2_ddpg", "f2a2_td3", "f2a2_coma"])

@@ -29,14 +29,20 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress di
 
 
 def checked(path_or_name: str, overrides: list[str], must_fit_here: bool = False) -> Scenario:
-    """The scenario, loaded and found feasible (with ``must_fit_here`` also in this machine's memory)."""
+    """The scenario, loaded and found feasible (with ``must_fit_here`` also in this machine's memory).
+
+    Advice about it is printed.
+    """
     import psutil
 
+    from f2a2_sim.scenario.advice import advice
     from f2a2_sim.scenario.check import check_scenario
     from f2a2_sim.scenario.load import load_with_source
 
     scenario, source = load_with_source(path_or_name, overrides)
     check_scenario(scenario, source, psutil.virtual_memory().total if must_fit_here else None)
+    for sentence in advice(scenario):
+        complain(f"warning: {sentence}", style="yellow")
     return scenario
 
 
@@ -47,9 +53,9 @@ def end_if_interrupted(status: str, folder: Path, how_to_go_on: str | None = Non
         raise typer.Exit(EXIT_INTERRUPTED)
 
 
-def complain(message: str) -> None:
+def complain(message: str, style: str = "red") -> None:
     Console(stderr=True).print(
-        f"f2a2-sim: {message}", style="red", markup=False, highlight=False, soft_wrap=True
+        f"f2a2-sim: {message}", style=style, markup=False, highlight=False, soft_wrap=True
     )
 
 

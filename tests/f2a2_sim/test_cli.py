@@ -138,6 +138,12 @@ def test_validate_says_that_a_scenario_is_good(tiny: Path) -> None:
     assert result.stdout == f"{tiny}: a valid scenario (tiny, seed 7)\n"
 
 
+def test_validate_warns_of_what_will_not_learn() -> None:
+    result = call("validate", "ctc", "consensus.shared=critic")
+    assert result.exit_code == 0 and result.stdout == "ctc: a valid scenario (ctc, seed 1)\n"
+    assert result.stderr.startswith("f2a2-sim: warning: learner.critic_l2 = 0.001 with consensus.shared")
+
+
 def test_validate_names_file_line_and_key(tiny: Path) -> None:
     tiny.write_text(TINY.replace("batch_size", "batchsize"))
     result = call("validate", tiny)

@@ -133,7 +133,7 @@ def told(fleet: SacFleet, truth: Truth) -> FloatArray:
     n = fleet.n_agents
     observations = torch.from_numpy(truth.observations).expand(n, -1, -1, -1)
     actions = torch.from_numpy(truth.actions).expand(n, -1, -1)
-    critic, run = fleet._critic(0), slice(0, n)
+    critic, run = fleet.critic(0), slice(0, n)
     inputs = critic.inputs(fleet._seen(observations, None), fleet._entered(actions))
     return _centred(fleet._values(critic, "parameters", inputs, run, variants=1)[0].double().numpy())
 
@@ -183,7 +183,7 @@ def main() -> None:
     truth = measure(arguments.world, limit, fleet.config.discount, arguments.seed)
 
     table = Table(title=f"{arguments.world}: advantages by critics and true ones, {' '.join(arguments.keys)}")
-    groups = fleet.shape.groups
+    groups = fleet.attention_shape.groups
     for column in ("updates", *(f"agents {g.first} to {g.stop - 1}" for g in groups), "squared error"):
         table.add_column(column, justify="right")
     reliable = truth.reliability()

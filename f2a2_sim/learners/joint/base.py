@@ -86,6 +86,10 @@ class JointFleet(StackedFleet):
     on_policy: ClassVar[bool] = False
 
     def __init__(self, config: LearnerConfig, setup: FleetSetup) -> None:
+        if config.normalise_td:
+            raise UsageError(
+                f"learner.normalise_td = true: {config.name} has td_clip for this; set it to false"
+            )
         self.config = config
         self.setup = setup
         sizes = setup.observation_sizes

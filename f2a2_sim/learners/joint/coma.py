@@ -12,74 +12,43 @@ from __future__ import annotations
 from functools import cached_property
 from typing import ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from f2a2_sim.errors import UsageError
 from f2a2_sim.learners.attention_shape import AttentionShape
-from f2a2_sim.learners.base import FleetSetup
-from f2a2_sim.learners.config import LearnerConfig
 from f2a2_sim.learners.few import log_softmax, softmax
 from f2a2_sim.learners.isac_objective import Policy, importance_weights
 from f2a2_sim.learners.joint.attention_twins import AttentionTwins
-from f2a2_sim.learners.joint.base import Drawn, JointFleet
+from f2a2_sim.learners.joint.base import Drawn
 from f2a2_sim.learners.joint.coma_objective import OnPolicy, actor_gradient, critic_gradient, td_lambda
+from f2a2_sim.learners.joint.critics import CriticsFleet
 from f2a2_sim.learners.joint.ddpg_objective import add_entropy_bonus
-from f2a2_sim.learners.joint.mlp_critic import JointInputLayout, JointMlpCritic
+from f2a2_sim.learners.joint.mlp_critic import JointMlpCritic
 from f2a2_sim.learners.joint.own_values import AttentionValues, OwnValues, PerceptronValues
 from f2a2_sim.learners.stacked import MlpShape
 
 
-class ComaFleet(JointFleet):
+class ComaFleet(CriticsFleet[OwnValues]):
     """All agents of a world."""
 
     on_policy: ClassVar[bool] = True
 
-    def __init__(self, config: LearnerConfig, setup: FleetSetup) -> None:
-        if config.normalise_td:
-            raise UsageError("learner.normalise_td = true: f2a2_coma has td_clip for this; set it to false")
-        self._critics: dict[int, OwnValues] = {}  # by worker
-        super().__init__(config, setup)
-
-    @cached_property
-    def layout(self) -> JointInputLayout:
-        """Of what a critic reads."""
-        return JointInputLayout(self.seen_sizes, self.setup.n_actions)
-
     @cached_property
     def critic_shape(self) -> MlpShape | AttentionShape:
-        """Of one agent's critic."""
-        hidden, layers = self.config.hidden_size, self.config.hidden_layers
         if self.config.critic == "attention":
-            return AttentionShape(self.seen_sizes, self.setup.n_actions, hidden, self.config.heads)
+            return self.attention_shape
+        hidden, layers = self.config.hidden_size, self.config.hidden_layers
         return MlpShape(self.layout.width, hidden, layers, self.setup.n_actions)
 
-    def critic_size(self) -> int:
-        return self.critic_shape.size
-
-    def attention_columns(self) -> slice:
+    def make_critic(self) -> OwnValues:
         shape = self.critic_shape
-        return shape.attention_columns if isinstance(shape, AttentionShape) else super().attention_columns()
-
-    def initial_critic(self, generator: np.random.Generator) -> NDArray[np.float64]:
-        return self.critic_shape.initial(generator)
-
-    def _critic(self, worker: int) -> OwnValues:
-        """One per thread: its buffers are overwritten by every pass."""
-        if worker not in self._critics:
-            shape = self.critic_shape
-            self._critics[worker] = (
-                AttentionValues(shape, self.config.attention_decay)
-                if isinstance(shape, AttentionShape)
-                else PerceptronValues(self.layout, shape)
-            )
-        return self._critics[worker]
+        if isinstance(shape, AttentionShape):
+            return AttentionValues(shape, self.config.attention_decay)
+        return PerceptronValues(self.layout, shape)
 
     def update_block(self, worker: int, drawn: Drawn) -> Tensor:
         config, read, run = self.config, drawn.transitions, drawn.run
-        critic = self._critic(worker)
+        critic = self.critic(worker)
         parameters = self.parameters[run, self.critic_columns]
 
         # TD(lambda) returns y, from the target critic at every o'.

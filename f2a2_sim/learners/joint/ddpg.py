@@ -10,19 +10,14 @@ from __future__ import annotations
 from functools import cached_property
 from typing import ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from f2a2_sim.errors import UsageError
-from f2a2_sim.learners.attention_shape import AttentionShape
-from f2a2_sim.learners.base import FleetSetup
-from f2a2_sim.learners.config import LearnerConfig
 from f2a2_sim.learners.few import log_softmax
 from f2a2_sim.learners.isac_objective import Policy, importance_weights
 from f2a2_sim.learners.joint.attention_twins import AttentionTwins
-from f2a2_sim.learners.joint.base import Drawn, JointFleet
+from f2a2_sim.learners.joint.base import Drawn
+from f2a2_sim.learners.joint.critics import CriticsFleet
 from f2a2_sim.learners.joint.ddpg_objective import (
     OwnSample,
     StraightThrough,
@@ -31,59 +26,29 @@ from f2a2_sim.learners.joint.ddpg_objective import (
     bootstrap_target,
     critic_gradient,
 )
-from f2a2_sim.learners.joint.mlp_critic import JointInputLayout, JointMlpCritic
+from f2a2_sim.learners.joint.mlp_critic import JointMlpCritic
 from f2a2_sim.learners.joint.taken_values import AttentionTaken, PerceptronTaken, TakenValues
 from f2a2_sim.learners.stacked import MlpShape
 
 
-class DdpgFleet(JointFleet):
+class DdpgFleet(CriticsFleet[TakenValues]):
     """All agents of a world; F2A2-TD3 is the same with a second twin and its own pace."""
 
     twins: ClassVar[int] = 1
 
-    def __init__(self, config: LearnerConfig, setup: FleetSetup) -> None:
-        if config.normalise_td:
-            raise UsageError(
-                f"learner.normalise_td = true: {config.name} has td_clip for this; set it to false"
-            )
-        self._critics: dict[int, TakenValues] = {}  # by worker
-        super().__init__(config, setup)
-
-    @cached_property
-    def layout(self) -> JointInputLayout:
-        """Of what a critic reads."""
-        return JointInputLayout(self.seen_sizes, self.setup.n_actions)
-
     @cached_property
     def critic_shape(self) -> MlpShape | AttentionTwins:
-        """Of one agent's critics."""
         config = self.config
         if config.critic == "attention":
-            shape = AttentionShape(self.seen_sizes, self.setup.n_actions, config.hidden_size, config.heads)
-            return AttentionTwins(shape, self.twins)
+            return AttentionTwins(self.attention_shape, self.twins)
         hidden, layers = config.hidden_size, config.hidden_layers
         return MlpShape(self.layout.width, hidden, layers, outputs=1, branches=self.twins)
 
-    def critic_size(self) -> int:
-        return self.critic_shape.size
-
-    def attention_columns(self) -> slice:
+    def make_critic(self) -> TakenValues:
         shape = self.critic_shape
-        return shape.attention_columns if isinstance(shape, AttentionTwins) else super().attention_columns()
-
-    def initial_critic(self, generator: np.random.Generator) -> NDArray[np.float64]:
-        return self.critic_shape.initial(generator)
-
-    def _critic(self, worker: int) -> TakenValues:
-        """One per thread: its buffers are overwritten by every pass."""
-        if worker not in self._critics:
-            shape = self.critic_shape
-            self._critics[worker] = (
-                AttentionTaken(shape, self.config.attention_decay)
-                if isinstance(shape, AttentionTwins)
-                else PerceptronTaken(self.layout, shape)
-            )
-        return self._critics[worker]
+        if isinstance(shape, AttentionTwins):
+            return AttentionTaken(shape, self.config.attention_decay)
+        return PerceptronTaken(self.layout, shape)
 
     @property
     def resampled_draws(self) -> int:
@@ -92,7 +57,7 @@ class DdpgFleet(JointFleet):
     def update_block(self, worker: int, drawn: Drawn) -> Tensor:
         config, read, run, own = self.config, drawn.transitions, drawn.run, drawn.own
         batch = drawn.rewards.shape[1]
-        critic = self._critic(worker)
+        critic = self.critic(worker)
         parameters = self.parameters[run, self.critic_columns]
 
         # The target y, from a~' and the target critics at o'.

@@ -281,7 +281,7 @@ class JointFleetReplay:
 
     def _kept(self, observations: NDArray[np.float32]) -> Tensor:
         """As they will be read again, on the CPU."""
-        return stored_as(self._observations.dtype, torch.from_numpy(observations))
+        return stored_as(self._observations.dtype, torch.from_numpy(np.array(observations)))
 
     def _place(self, frame: int) -> int:
         return frame % self._frames

@@ -10,58 +10,35 @@ from __future__ import annotations
 
 from functools import cached_property
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from f2a2_sim.errors import UsageError
-from f2a2_sim.learners.attention_shape import AttentionShape, CriticArrays
-from f2a2_sim.learners.base import FleetSetup
-from f2a2_sim.learners.config import LearnerConfig
+from f2a2_sim.learners.attention_shape import CriticArrays
 from f2a2_sim.learners.few import log_softmax
 from f2a2_sim.learners.isac_objective import Policy, bootstrap_target, importance_weights
 from f2a2_sim.learners.joint.attention_twins import AttentionTwins, entered, observed_by_group
-from f2a2_sim.learners.joint.base import Drawn, JointFleet
+from f2a2_sim.learners.joint.base import Drawn
+from f2a2_sim.learners.joint.critics import CriticsFleet
 from f2a2_sim.learners.joint.own_attention import OwnAttentionCritic
 from f2a2_sim.learners.joint.sac_objective import OwnSide, actor_gradient, critic_gradient
 
 _TWINS = (0, 1)
 
 
-class SacFleet(JointFleet):
+class SacFleet(CriticsFleet[OwnAttentionCritic]):
     """All agents of a world; where the critics lie in a row says `AttentionTwins`."""
 
-    def __init__(self, config: LearnerConfig, setup: FleetSetup) -> None:
-        if config.normalise_td:
-            raise UsageError("learner.normalise_td = true: f2a2_sac has td_clip for this; set it to false")
-        self._critics: dict[int, OwnAttentionCritic] = {}  # by worker
-        super().__init__(config, setup)
-
     @cached_property
-    def shape(self) -> AttentionShape:
-        """Of one critic."""
-        config = self.config
-        return AttentionShape(self.seen_sizes, self.setup.n_actions, config.hidden_size, config.heads)
+    def critic_shape(self) -> AttentionTwins:
+        return AttentionTwins(self.attention_shape, len(_TWINS))
 
-    @cached_property
-    def twins(self) -> AttentionTwins:
-        """Both critics of an agent."""
-        return AttentionTwins(self.shape, len(_TWINS))
-
-    def critic_size(self) -> int:
-        return self.twins.size
-
-    def attention_columns(self) -> slice:
-        return self.twins.attention_columns
-
-    def initial_critic(self, generator: np.random.Generator) -> NDArray[np.float64]:
-        return self.twins.initial(generator)
+    def make_critic(self) -> OwnAttentionCritic:
+        return OwnAttentionCritic(self.attention_shape)
 
     def update_block(self, worker: int, drawn: Drawn) -> Tensor:
         config, read, run = self.config, drawn.transitions, drawn.run
         batch = drawn.rewards.shape[1]
-        critic = self._critic(worker)
+        critic = self.critic(worker)
 
         # The target y, from the own policy, the others' a~' and the target critics at o'.
         policy_next = Policy.of(drawn.of_own(drawn.next_logits))
@@ -108,12 +85,6 @@ class SacFleet(JointFleet):
         self.step_actor(drawn, network, actor_inputs, logits, gradient)
         return _statistics(own, torch.stack(taken))
 
-    def _critic(self, worker: int) -> OwnAttentionCritic:
-        """One per thread: its buffers are overwritten by every pass."""
-        if worker not in self._critics:
-            self._critics[worker] = OwnAttentionCritic(self.shape)
-        return self._critics[worker]
-
     def _values(
         self, critic: OwnAttentionCritic, rows: str, inputs: list[Tensor], run: slice, variants: int
     ) -> Tensor:
@@ -125,26 +96,27 @@ class SacFleet(JointFleet):
 
     def _twin_arrays(self, rows: str, run: slice, twin: int) -> CriticArrays:
         """Views of a twin in `parameters`, `targets` or `gradient`."""
-        return self.kept(f"{rows} {twin}", run, lambda: self.twins.arrays(getattr(self, rows)[run], twin))
+        shape = self.critic_shape
+        return self.kept(f"{rows} {twin}", run, lambda: shape.arrays(getattr(self, rows)[run], twin))
 
     def _seen(self, observations: Tensor, fresh: Tensor | None) -> list[Tensor]:
-        return observed_by_group(self.shape, self.seen(observations, fresh))
+        return observed_by_group(self.attention_shape, self.seen(observations, fresh))
 
     def _entered(self, actions: Tensor) -> Tensor:
-        return entered(self.shape, actions, self.parameters)
+        return entered(self.attention_shape, actions, self.parameters)
 
     def _weights(self, drawn: Drawn, policy: Policy, sampled: Tensor) -> Tensor:
         """What E over the own action multiplies each action's value with."""
         if self.config.exact_expectation:
             return policy.probabilities
-        one_hot = torch.nn.functional.one_hot(drawn.of_own(sampled), self.shape.n_actions)
+        one_hot = torch.nn.functional.one_hot(drawn.of_own(sampled), self.attention_shape.n_actions)
         return one_hot.to(policy.probabilities.dtype)
 
     def activations(self) -> int:
         n, batch, width = self.n_agents, 2 * self.config.batch_size, self.config.hidden_size
         observed = n * self.config.batch_size * 2 * (self.actor_shape.inputs + 1)
-        inputs = n * batch * (self.actor_shape.inputs + self.shape.n_actions + 1)
-        logits = batch * self.shape.heads * n
+        inputs = n * batch * (self.actor_shape.inputs + self.attention_shape.n_actions + 1)
+        logits = batch * self.attention_shape.heads * n
         return observed + inputs + 5 * n * batch * width + 6 * batch * width + 3 * logits
 
 

@@ -75,12 +75,12 @@ class Reference:
         """Q^i_twin(o, (., a^-i)) ``[batch, actions]`` and the attention's logits."""
         groups = []
         one_hot = torch.nn.functional.one_hot(actions, ACTIONS).double()
-        for group in self.fleet.shape.groups:
+        for group in self.fleet.attention_shape.groups:
             seen = observations[group.agents, :, : group.observation_size]
             joined = torch.cat([standard(one_hot[group.agents]), standard(seen)], dim=-1)
             groups.append(torch.nn.functional.pad(joined, (0, 1), value=1.0)[None])
-        arrays = self.fleet.twins.arrays(row[None], twin)
-        return written_out(self.fleet.shape, arrays, groups, 0, self.agent)
+        arrays = self.fleet.critic_shape.arrays(row[None], twin)
+        return written_out(self.fleet.attention_shape, arrays, groups, 0, self.agent)
 
     def sample(self, observations: Tensor, uniforms: Tensor) -> Tensor:
         """Everybody's action ``[n, batch]`` by cumulated probabilities."""

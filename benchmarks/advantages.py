@@ -1,6 +1,7 @@
 """Does a critic of F2A2-SAC tell actions apart, and how soon? Judged by true advantages.
 
     python -m benchmarks.advantages [--world ctc] [--updates 4000] [--seed 1] [KEY=VALUE ...]
+    python -m benchmarks.advantages --run runs/sac_ctc_1        # critics of a run, of its own agents' play
 
 All agents play uniformly at random and go on doing so: their policies are held there, and the critics learn
 what that play is worth from a replay of 960 episodes of it, which does not grow. What an action is worth is
@@ -10,12 +11,17 @@ the mean of the five. The table shows how advantages by the critics correlate wi
 squared error on what they learn from. "Reliability" is the correlation of two halves of the repetitions.
 
 KEY=VALUE are keys of the scenario. Attention blocks are averaged after every update, without delay or loss.
+
+With ``--run`` nothing is learnt: states are those that the run's agents come to, and they play on by their
+policies of its newest checkpoint. Values of states are compared, too: means over an agent's actions.
 """
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,9 +32,13 @@ from rich.table import Table
 
 from benchmarks.joint import learn_once
 from f2a2_sim.compute import prepare_torch
+from f2a2_sim.learners.joint.base import choose
 from f2a2_sim.learners.joint.sac import SacFleet
+from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.scenario.load import load_scenario
+from f2a2_sim.scenario.schema import Scenario
 from f2a2_sim.simulator.build import build
+from f2a2_sim.simulator.checkpoint import find_checkpoint, read_policies
 from f2a2_sim.worlds.particle import RULES
 from f2a2_sim.worlds.particle.base import Observations
 
@@ -38,6 +48,43 @@ IntArray = NDArray[np.int64]
 ROLLOUTS, BATCHES = 12, 80
 STATES, REPEATS, AHEAD = 480, 48, 20
 AT_ONCE = 32  # states that are played on from at once
+
+
+class Play(Protocol):
+    """How everybody plays: chance is drawn first, so that it can be the same for different actions."""
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.generic]: ...
+
+    def act(self, seen: NDArray[np.float32], drawn: NDArray[np.generic]) -> IntArray:
+        """Actions ``[rows, n]`` at observations ``[n, rows, size]``, with chance ``[rows, n]``."""
+
+
+@dataclass(frozen=True)
+class RandomPlay:
+    """Every action is as likely as every other."""
+
+    actions: int
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.generic]:
+        return rng.integers(0, self.actions, shape)
+
+    def act(self, seen: NDArray[np.float32], drawn: NDArray[np.generic]) -> IntArray:
+        return drawn.astype(np.int64)
+
+
+@dataclass(frozen=True)
+class OwnPlay:
+    """By the policies of a fleet."""
+
+    fleet: SacFleet
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.generic]:
+        return rng.random(shape)
+
+    def act(self, seen: NDArray[np.float32], drawn: NDArray[np.generic]) -> IntArray:
+        observed = torch.from_numpy(seen).to(self.fleet.parameters)
+        logits = self.fleet.actors.logits(torch.arange(self.fleet.n_agents), observed)
+        return np.ascontiguousarray(choose(logits, torch.from_numpy(drawn.T)).numpy().T)
 
 
 @dataclass(frozen=True)
@@ -54,15 +101,22 @@ class Truth:
     @property
     def advantages(self) -> FloatArray:
         """``[n, states, actions]``."""
-        return _centred(self.values.mean(axis=-1))
+        return centred(self.values.mean(axis=-1))
 
-    def reliability(self) -> FloatArray:
-        """Of each agent ``[n]``."""
-        halves = [_centred(self.values[..., half]) for half in (0, 1)]
-        return _correlations(*halves)
+    @property
+    def of_states(self) -> FloatArray:
+        """Values of states, as the mean of those of an agent's actions ``[n, states]``."""
+        return np.asarray(self.values.mean(axis=(2, 3)))
+
+    def reliability(self) -> tuple[FloatArray, FloatArray]:
+        """How two halves of the repetitions correlate: advantages, values of states; each ``[n]``."""
+        first, second = (self.values[..., half] for half in (0, 1))
+        of_states = _correlations(first.mean(axis=-1), second.mean(axis=-1))
+        return _correlations(centred(first), centred(second)), of_states
 
 
-def measure(world: str, limit: float, discount: float, seed: int) -> Truth:
+@torch.inference_mode()
+def measure(world: str, limit: float, discount: float, seed: int, play: Play) -> Truth:
     """Play on from states at random times of random episodes."""
     rules, rng = RULES[world](), np.random.default_rng(seed)
     n, actions = len(rules.agents), rules.n_actions
@@ -75,26 +129,29 @@ def measure(world: str, limit: float, discount: float, seed: int) -> Truth:
         now = when == step
         for name, values in vars(rules.state).items():
             kept.setdefault(name, values.copy())[now] = values[now]
-        shown[:, now] = padded(seen, limit)[:, now]
-        seen, _ = rules.step(rng.integers(0, actions, (STATES, n)))
-    chosen = rng.integers(0, actions, (STATES, n))
+        observed = padded(seen, limit)
+        shown[:, now] = observed[:, now]
+        seen, _ = rules.step(play.act(observed, play.draw(rng, (STATES, n))))
+    chosen = play.act(shown, play.draw(rng, (STATES, n)))
 
     values = np.empty((n, STATES, actions, 2))
     jobs = [(agent, first) for agent in range(n) for first in range(0, STATES, AT_ONCE)]
     for agent, first in track(jobs, "what actions are worth", console=Console(stderr=True)):
         size = min(AT_ONCE, STATES - first)
         state, own, repeat = (x.ravel() for x in np.indices((size, actions, REPEATS)))
-        rules.reset([np.random.default_rng([seed, first + s, k]) for s, k in zip(state, repeat, strict=True)])
+        streams = [np.random.default_rng([seed, first + s, k]) for s, k in zip(state, repeat, strict=True)]
+        rules.reset(streams)
         for name, of_all in kept.items():
             setattr(rules.state, name, of_all[first + state])
-        later = np.random.default_rng([seed, first, agent]).integers(0, actions, (AHEAD, size, REPEATS, n))
+        later = play.draw(np.random.default_rng([seed, first, agent]), (AHEAD, size, REPEATS, n))
         total = np.zeros(len(state))
         for ahead in range(AHEAD):
-            joint = later[ahead][state, repeat]
             if ahead == 0:
                 joint = chosen[first + state]
                 joint[:, agent] = own
-            _, rewards = rules.step(joint)
+            else:
+                joint = play.act(padded(seen, limit), later[ahead][state, repeat])
+            seen, rewards = rules.step(joint)
             total += discount**ahead * rewards[:, agent]
         halves = total.reshape(size, actions, 2, REPEATS // 2)
         values[agent, first : first + size] = halves.mean(axis=-1)
@@ -129,13 +186,13 @@ def padded(seen: Observations, limit: float) -> NDArray[np.float32]:
 
 @torch.inference_mode()
 def told(fleet: SacFleet, truth: Truth) -> FloatArray:
-    """Advantages by the first critic of each agent ``[n, states, actions]``."""
+    """Values by the first critic of each agent ``[n, states, actions]``."""
     n = fleet.n_agents
     observations = torch.from_numpy(truth.observations).expand(n, -1, -1, -1)
     actions = torch.from_numpy(truth.actions).expand(n, -1, -1)
     critic, run = fleet.critic(0), slice(0, n)
     inputs = critic.inputs(fleet._seen(observations, None), fleet._entered(actions))
-    return _centred(fleet._values(critic, "parameters", inputs, run, variants=1)[0].double().numpy())
+    return fleet._values(critic, "parameters", inputs, run, variants=1)[0].double().numpy()
 
 
 def learn(fleet: SacFleet, rng: np.random.Generator) -> float:
@@ -153,12 +210,75 @@ def uniform(fleet: SacFleet) -> None:
     bias.zero_()
 
 
-def _centred(values: FloatArray) -> FloatArray:
+def centred(values: FloatArray) -> FloatArray:
     return np.asarray(values - values.mean(axis=-1, keepdims=True))
 
 
 def _correlations(a: FloatArray, b: FloatArray) -> FloatArray:
     return np.array([np.corrcoef(x.ravel(), y.ravel())[0, 1] for x, y in zip(a, b, strict=True)])
+
+
+def correlate(fleet: SacFleet, truth: Truth) -> tuple[FloatArray, FloatArray]:
+    """What the critics say with the truth: advantages, values of states; of each agent ``[n]``."""
+    values = told(fleet, truth)
+    of_states = _correlations(values.mean(axis=-1), truth.of_states)
+    return _correlations(centred(values), truth.advantages), of_states
+
+
+def fleet_of(scenario: Scenario) -> SacFleet:
+    """All agents of the scenario, untrained."""
+    fleet = build(scenario, prepare_torch("cpu", 1), resuming=True).population.fleets[0].learner
+    assert isinstance(fleet, SacFleet), "this looks into F2A2-SAC's critics"
+    return fleet
+
+
+def of_run(path: Path, seed: int) -> Table:
+    """Critics of a run against the truth about its agents' play."""
+    folder = RunFolder.open(path)
+    scenario = load_scenario(folder.scenario_file)
+    fleet = fleet_of(scenario)
+    fleet.parameters.copy_(read_policies(folder, find_checkpoint(folder))[0])
+    limit = scenario.world.observation_limit or np.inf
+    truth = measure(scenario.world.env, limit, fleet.config.discount, seed, OwnPlay(fleet))
+    table = Table(title=f"{path}: what critics say and what is true, correlated")
+    for column in ("agents", "advantages", "(reliability)", "values of states", "(reliability)"):
+        table.add_column(column, justify="right")
+    columns = [x for pair in zip(correlate(fleet, truth), truth.reliability(), strict=True) for x in pair]
+    for g in fleet.attention_shape.groups:
+        figures = (f"{column[g.agents].mean():.3f}" for column in columns)
+        table.add_row(f"{g.first} to {g.stop - 1}", *figures)
+    return table
+
+
+def of_random_play(arguments: argparse.Namespace) -> Table:
+    """What critics learn about random play, as they learn it."""
+    rules = RULES[arguments.world]()
+    held = f"learner.replay_transitions={BATCHES * ROLLOUTS * rules.episode_steps}"
+    # The smallest rate: policies stay where they are.
+    keys = [held, *arguments.keys, "learner.actor_learning_rate=1e-30", "consensus.shared=attention"]
+    scenario = load_scenario(arguments.world, keys)
+    limit = scenario.world.observation_limit or np.inf
+    fleet = fleet_of(scenario)
+    uniform(fleet)
+    fill(fleet, arguments.world, limit, arguments.seed)
+    play = RandomPlay(rules.n_actions)
+    truth = measure(arguments.world, limit, fleet.config.discount, arguments.seed, play)
+
+    table = Table(title=f"{arguments.world}: advantages by critics and true ones, {' '.join(arguments.keys)}")
+    groups = fleet.attention_shape.groups
+    for column in ("updates", *(f"agents {g.first} to {g.stop - 1}" for g in groups), "squared error"):
+        table.add_column(column, justify="right")
+    reliable, _ = truth.reliability()
+    table.add_row("reliability", *(f"{reliable[g.agents].mean():.3f}" for g in groups), "")
+    rng, errors = np.random.default_rng([arguments.seed, 3]), []
+    looks = np.unique(np.geomspace(250, arguments.updates, 8).astype(int))
+    for update in track(range(1, arguments.updates + 1), "updates", console=Console(stderr=True)):
+        errors.append(learn(fleet, rng))
+        if update in looks or update == arguments.updates:
+            found, _ = correlate(fleet, truth)
+            shown = (f"{found[g.agents].mean():.3f}" for g in groups)
+            table.add_row(f"{update}", *shown, f"{np.mean(errors[-200:]):.3f}")
+    return table
 
 
 def main() -> None:
@@ -169,33 +289,9 @@ def main() -> None:
     parser.add_argument("--world", choices=sorted(RULES), default="ctc")
     parser.add_argument("--updates", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--run", type=Path, metavar="RUN")
     arguments = parser.parse_args()
-    device = prepare_torch("cpu", 1)
-    held = f"learner.replay_transitions={BATCHES * ROLLOUTS * RULES[arguments.world]().episode_steps}"
-    # The smallest rate: policies stay where they are.
-    keys = [held, *arguments.keys, "learner.actor_learning_rate=1e-30", "consensus.shared=attention"]
-    scenario = load_scenario(arguments.world, keys)
-    limit = scenario.world.observation_limit or np.inf
-    fleet = build(scenario, device).population.fleets[0].learner
-    assert isinstance(fleet, SacFleet), "this looks into F2A2-SAC's critics"
-    uniform(fleet)
-    fill(fleet, arguments.world, limit, arguments.seed)
-    truth = measure(arguments.world, limit, fleet.config.discount, arguments.seed)
-
-    table = Table(title=f"{arguments.world}: advantages by critics and true ones, {' '.join(arguments.keys)}")
-    groups = fleet.attention_shape.groups
-    for column in ("updates", *(f"agents {g.first} to {g.stop - 1}" for g in groups), "squared error"):
-        table.add_column(column, justify="right")
-    reliable = truth.reliability()
-    table.add_row("reliability", *(f"{reliable[g.agents].mean():.3f}" for g in groups), "")
-    rng, errors = np.random.default_rng([arguments.seed, 3]), []
-    looks = np.unique(np.geomspace(250, arguments.updates, 8).astype(int))
-    for update in track(range(1, arguments.updates + 1), "updates", console=Console(stderr=True)):
-        errors.append(learn(fleet, rng))
-        if update in looks or update == arguments.updates:
-            found = _correlations(told(fleet, truth), truth.advantages)
-            shown = (f"{found[g.agents].mean():.3f}" for g in groups)
-            table.add_row(f"{update}", *shown, f"{np.mean(errors[-200:]):.3f}")
+    table = of_random_play(arguments) if arguments.run is None else of_run(arguments.run, arguments.seed)
     Console(width=120).print(table)
 
 

@@ -1,7 +1,7 @@
 """Does a critic of F2A2-SAC tell actions apart, and how soon? Judged by true advantages.
 
     python -m benchmarks.advantages [--world ctc] [--updates 4000] [--seed 1] [KEY=VALUE ...]
-    python -m benchmarks.advantages --run runs/sac_ctc_1        # critics of a run, of its own agents' play
+    python -m benchmarks.advantages --run runs/sac_ctc_1 [--fit 1200]   # critics of a run
 
 All agents play uniformly at random and go on doing so: their policies are held there, and the critics learn
 what that play is worth from a replay of 960 episodes of it, which does not grow. What an action is worth is
@@ -13,7 +13,9 @@ squared error on what they learn from. "Reliability" is the correlation of two h
 KEY=VALUE are keys of the scenario. Attention blocks are averaged after every update, without delay or loss.
 
 With ``--run`` nothing is learnt: states are those that the run's agents come to, and they play on by their
-policies of its newest checkpoint. Values of states are compared, too: means over an agent's actions.
+policies of its newest checkpoint. Values of states are compared, too: means over an agent's actions. With
+``--fit EPISODES`` besides, a perceptron learns the first agent's returns of 20 steps, in so many episodes of
+the same play, from its observations: how far that gets says what so many episodes can teach at all.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from torch import Tensor
 
 from benchmarks.joint import learn_once
 from f2a2_sim.compute import prepare_torch
@@ -48,6 +51,7 @@ IntArray = NDArray[np.int64]
 ROLLOUTS, BATCHES = 12, 80
 STATES, REPEATS, AHEAD = 480, 48, 20
 AT_ONCE = 32  # states that are played on from at once
+FIT_UPDATES = 16_000
 
 
 class Play(Protocol):
@@ -232,14 +236,62 @@ def fleet_of(scenario: Scenario) -> SacFleet:
     return fleet
 
 
-def of_run(path: Path, seed: int) -> Table:
-    """Critics of a run against the truth about its agents' play."""
+def returns(
+    world: str, limit: float, discount: float, seed: int, play: Play, episodes: int
+) -> tuple[Tensor, Tensor]:
+    """The first agent's observations ``[samples, size]``, and its discounted rewards of `AHEAD` steps."""
+    rules, rng = RULES[world](), np.random.default_rng([seed, 4])
+    n, at_once = len(rules.agents), min(episodes, 120)
+    weights = discount ** np.arange(AHEAD)
+    shown, paid = [], []
+    for batch in track(range(-(-episodes // at_once)), "episodes", console=Console(stderr=True)):
+        seen = rules.reset([np.random.default_rng([seed, 5, batch, k]) for k in range(at_once)])
+        own, rewards = [], []
+        for _ in range(rules.episode_steps):
+            observed = padded(seen, limit)
+            own.append(observed[0])
+            seen, of_all = rules.step(play.act(observed, play.draw(rng, (at_once, n))))
+            rewards.append(of_all[:, 0])
+        shown.extend(own[: 1 - AHEAD])
+        windows = np.lib.stride_tricks.sliding_window_view(np.array(rewards), AHEAD, axis=0)
+        paid.append((windows @ weights).ravel())
+    return torch.from_numpy(np.concatenate(shown)), torch.from_numpy(np.concatenate(paid)).float()
+
+
+def fit(observations: Tensor, paid: Tensor, truth: Truth, seed: int) -> list[float]:
+    """Correlation of a perceptron's values of states with the truth, from time to time as it learns them."""
+    torch.manual_seed(seed)
+    mean, deviation = observations.mean(dim=0), observations.std(dim=0) + 1e-3
+    observations = (observations - mean) / deviation
+    asked = (torch.from_numpy(truth.observations[0]) - mean) / deviation
+    paid = (paid - paid.mean()) / paid.std()
+    layers = [torch.nn.Linear(observations.shape[1], 128), torch.nn.Linear(128, 128), torch.nn.Linear(128, 1)]
+    leak = torch.nn.LeakyReLU()
+    network = torch.nn.Sequential(layers[0], leak, layers[1], leak, layers[2])
+    optimiser = torch.optim.Adam(network.parameters(), 3e-4)
+    found = []
+    for update in track(range(1, FIT_UPDATES + 1), "fit", console=Console(stderr=True)):
+        drawn = torch.randint(len(paid), (256,))
+        loss = (network(observations[drawn]).squeeze(1) - paid[drawn]).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        if update % (FIT_UPDATES // 4) == 0:
+            with torch.no_grad():
+                values = network(asked).squeeze(1).double().numpy()
+            found.append(float(np.corrcoef(values, truth.of_states[0])[0, 1]))
+    return found
+
+
+def of_run(path: Path, seed: int, episodes: list[int]) -> Table:
+    """Critics of a run against the truth about its agents' play, and fits to so many episodes' returns."""
     folder = RunFolder.open(path)
     scenario = load_scenario(folder.scenario_file)
     fleet = fleet_of(scenario)
     fleet.parameters.copy_(read_policies(folder, find_checkpoint(folder))[0])
     limit = scenario.world.observation_limit or np.inf
-    truth = measure(scenario.world.env, limit, fleet.config.discount, seed, OwnPlay(fleet))
+    question = scenario.world.env, limit, fleet.config.discount, seed, OwnPlay(fleet)
+    truth = measure(*question)
     table = Table(title=f"{path}: what critics say and what is true, correlated")
     for column in ("agents", "advantages", "(reliability)", "values of states", "(reliability)"):
         table.add_column(column, justify="right")
@@ -247,6 +299,9 @@ def of_run(path: Path, seed: int) -> Table:
     for g in fleet.attention_shape.groups:
         figures = (f"{column[g.agents].mean():.3f}" for column in columns)
         table.add_row(f"{g.first} to {g.stop - 1}", *figures)
+    for count in episodes:
+        fits = " ".join(f"{x:.2f}" for x in fit(*returns(*question, count), truth, seed))
+        table.add_row(f"agent 0, fit of {count:,} episodes", "", "", fits, "")
     return table
 
 
@@ -290,8 +345,12 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--run", type=Path, metavar="RUN")
+    parser.add_argument("--fit", type=int, nargs="+", metavar="EPISODES", default=[])
     arguments = parser.parse_args()
-    table = of_random_play(arguments) if arguments.run is None else of_run(arguments.run, arguments.seed)
+    if arguments.run is None:
+        table = of_random_play(arguments)
+    else:
+        table = of_run(arguments.run, arguments.seed, arguments.fit)
     Console(width=120).print(table)
 
 

@@ -51,6 +51,9 @@ LEARNERS = {
     "F2A2-DDPG": ("learner.name=f2a2_ddpg", "consensus.shared=critic"),
     "F2A2-TD3": ("learner.name=f2a2_td3", "consensus.shared=critic"),
     "F2A2-COMA": ("learner.name=f2a2_coma", "consensus.shared=critic"),
+    "F2A2-DDPG, attention": ("learner.name=f2a2_ddpg", "learner.critic=attention"),
+    "F2A2-TD3, attention": ("learner.name=f2a2_td3", "learner.critic=attention"),
+    "F2A2-COMA, attention": ("learner.name=f2a2_coma", "learner.critic=attention"),
 }
 COLUMNS = (
     "world",

@@ -30,6 +30,7 @@ from network.spec import (
 )
 from network.wire import Limits, Message, encode
 from network.zmq_carrier import ZmqCarrier
+from tests.network.processes import until
 
 SEED = 7
 WIDTH = 5
@@ -55,10 +56,7 @@ def ended(counts: MessageCounts, unusable: int = 0) -> int:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline_s, f"not within {DEADLINE_S} s"
-        time.sleep(0.001)
+    until(condition, DEADLINE_S)
 
 
 def resident_bytes() -> int:

@@ -6,11 +6,7 @@ import numpy as np
 import pytest
 
 from f2a2_sim.randomness import Streams
-from network.spec import (
-    CompleteTopology,
-    RingTopology,
-    TopologySpec,
-)
+from network.spec import CompleteTopology, RingTopology, TopologySpec
 from network.streams import generator
 from network.topology import build_graph
 from tests.network.carrier_ends import (

@@ -8,10 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from network.spec import (
-    CompleteTopology,
-    EdgeListTopology,
-)
+from network.spec import CompleteTopology, EdgeListTopology
 from network.wire import Message
 from network.zmq_carrier import COPY
 from tests.network.carrier_ends import (

@@ -31,6 +31,7 @@ from f2a2_sim.results.tensorboard import TensorBoard
 from f2a2_sim.scenario.check import check_scenario
 from f2a2_sim.scenario.load import dump_scenario, load_scenario
 from f2a2_sim.scenario.schema import Scenario
+from f2a2_sim.scenario.yaml_source import parse_yaml
 from f2a2_sim.simulator.baseline import measure_random_policy
 from f2a2_sim.simulator.build import build
 from f2a2_sim.simulator.checkpoint import (
@@ -43,6 +44,7 @@ from f2a2_sim.simulator.simulation import Simulation
 from f2a2_sim.simulator.stopwatch import Stopwatch
 
 _EVENTS_BETWEEN_LOOKS = 64
+_WITHOUT_EFFECT = ("duration", "checkpoint", "deployment")  # on what a run comes to, as far as it goes
 _SHARE_OF_SAVING = 0.02  # of a run's real time, at most, where every_wall_s says when
 
 
@@ -102,9 +104,14 @@ def resume(
         return _Session(scenario, folder, torch_device, progress).run_on(checkpoint)
 
 
-def run_identity(scenario: Scenario) -> str:
-    """A fingerprint of everything that a run's results depend on; two runs with one fingerprint are equal."""
-    fields = scenario.model_dump(mode="json", exclude={"duration", "checkpoint", "deployment"})
+def run_identity(scenario_text: str) -> str:
+    """A fingerprint of what a run's results depend on, from its ``scenario.yaml``; equal runs have equal ones.
+
+    Only what is written there counts. A key that a later version of the package has added is not, so a run
+    from before can go on, with that key's default.
+    """
+    written = parse_yaml(scenario_text, "scenario").data
+    fields = {key: value for key, value in written.items() if key not in _WITHOUT_EFFECT}
     return hashlib.sha256(repr(sorted(_flatten(fields))).encode()).hexdigest()[:32]
 
 
@@ -126,7 +133,7 @@ class _Session:
         self._scenario = scenario
         self._folder = folder
         self._device = device
-        self._run_id = run_identity(scenario)
+        self._run_id = run_identity(folder.scenario_file.read_text(encoding="utf-8"))
         self._baseline: Baseline | None = None
         self._display: Progress = make_progress(scenario, folder, enabled=progress)
         self._resources = ExitStack()

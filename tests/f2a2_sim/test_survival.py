@@ -6,6 +6,7 @@ What a signal or a kill does is tried on processes of their own, through the com
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import resource
 import shutil
@@ -23,7 +24,7 @@ import pytest
 import yaml
 
 from f2a2_sim import api
-from f2a2_sim.api import resume
+from f2a2_sim.api import resume, run_identity
 from f2a2_sim.errors import CheckpointError, UsageError
 from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.results.replay import write_replay
@@ -217,6 +218,23 @@ def test_a_checkpoint_of_another_run_is_refused(undisturbed: Path, tmp_path: Pat
     scenario = (run_dir / "scenario.yaml").read_text()
     (run_dir / "scenario.yaml").write_text(scenario.replace("seed: 3", "seed: 4"))
     assert "another scenario or seed" in clear_refusal(cli("resume", run_dir), 2)
+
+
+def test_a_run_from_before_a_key_was_added_goes_on(undisturbed: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "older"
+    shutil.copytree(undisturbed, run_dir)
+    folder = RunFolder.open(run_dir)
+    text = folder.scenario_file.read_text()
+    older = text.replace("  td_clip: null\n", "")
+    assert older != text
+    folder.scenario_file.write_text(older)
+    checkpoint = list_checkpoints(folder)[-2]  # the last one is of a run that is over
+    with pytest.raises(CheckpointError, match="another scenario or seed"):
+        resume(run_dir, checkpoint=checkpoint.number)
+    manifest = json.loads((checkpoint.path / "manifest.json").read_text())
+    (checkpoint.path / "manifest.json").write_text(json.dumps(manifest | {"run_id": run_identity(older)}))
+    assert resume(run_dir, checkpoint=checkpoint.number).status == "finished"
+    assert compare_metrics(metrics_of(run_dir), metrics_of(undisturbed)) == []
 
 
 def test_a_run_without_checkpoints_says_so(undisturbed: Path, tmp_path: Path) -> None:

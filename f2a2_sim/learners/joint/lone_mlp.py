@@ -65,22 +65,32 @@ class LoneMlps:
         """
         into: Sequence[LoneMlpArrays | None] = [None] * len(self._reads) if out is None else out.alone
         by_agent = output_gradients.transpose(0, 1).unbind(0)
-        gradients = []
+        first = []
         for arrays, reads, upstream, own in zip(parameters.alone, self._reads, by_agent, into, strict=True):
             branches, n = arrays.branches, upstream.shape[1]
             wide = upstream.new_empty(n, arrays.first.shape[1])
             places = [wide] if len(branches) == 1 else wide.chunk(len(branches), dim=1)
-            for j, (gradient, place) in enumerate(zip(upstream.unbind(0), places, strict=True)):
-                for at in reversed(range(len(branches[j]))):
-                    read = reads[j][at]
-                    if own is not None:
-                        of_weight, of_bias = own.branches[j][at]
-                        torch.sum(gradient, dim=0, out=of_bias)
-                        write_transposed(read, gradient, of_weight)
-                    behind = linear(gradient, branches[j][at][0].mT)
-                    gradient = through_leak(behind, read, place if at == 0 else None)
-            gradients.append(wide)
-        return gradients
+            writes = [None] * len(branches) if own is None else own.branches
+            for branch in zip(branches, reads, upstream.unbind(0), writes, places, strict=True):
+                _branch_backward(*branch)
+            first.append(wide)
+        return first
+
+
+Layers = list[tuple[Tensor, Tensor]]  # of one branch, the first one left out: weight and bias
+
+
+def _branch_backward(
+    layers: Layers, reads: list[Tensor], gradient: Tensor, out: Layers | None, place: Tensor
+) -> None:
+    """From dL/d(outputs) ``[n, outputs]`` down to what the first layer put out, which goes to ``place``."""
+    for at in reversed(range(len(layers))):
+        if out is not None:
+            of_weight, of_bias = out[at]
+            torch.sum(gradient, dim=0, out=of_bias)
+            write_transposed(reads[at], gradient, of_weight)
+        behind = linear(gradient, layers[at][0].mT)
+        gradient = through_leak(behind, reads[at], place if at == 0 else None)
 
 
 def passes_of(shape: MlpShape, block: int, batch: int, like: Tensor) -> StackedMlp | LoneMlps:

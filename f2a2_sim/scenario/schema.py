@@ -103,8 +103,9 @@ class WorldConfig(Section):
         None,
         gt=0.0,
         description=(
-            "Agents observe every number clipped to this size (null = as it is). In ctc what was taken lies "
-            "at -999, beside which standardised inputs hardly show all else; 3 is beyond the rest."
+            "Agents observe every number clipped to this size (null = as it is): what is near is seen the "
+            "more clearly, of what is far the direction. In ctc agents touch at 0.1, and what was taken lies "
+            "at -999, beside which standardised inputs hardly show all else."
         ),
     )
     mode: Literal["lockstep", "realtime"] = Field(

@@ -105,7 +105,7 @@ def resume(
 
 
 def run_identity(scenario_text: str) -> str:
-    """A fingerprint of what a run's results depend on, from its ``scenario.yaml``; equal runs have equal ones.
+    """A fingerprint of what a run's results depend on, from its ``scenario.yaml``; equal runs have one.
 
     Only what is written there counts. A key that a later version of the package has added is not, so a run
     from before can go on, with that key's default.

@@ -29,9 +29,8 @@ from f2a2_sim.results.summary import Baseline, Status, Summary, build_summary
 from f2a2_sim.results.tables import DEVICES, LINKS, METRICS, Columns
 from f2a2_sim.results.tensorboard import TensorBoard
 from f2a2_sim.scenario.check import check_scenario
-from f2a2_sim.scenario.load import dump_scenario, load_scenario
+from f2a2_sim.scenario.load import dump_scenario, load_with_source
 from f2a2_sim.scenario.schema import Scenario
-from f2a2_sim.scenario.yaml_source import parse_yaml
 from f2a2_sim.simulator.baseline import measure_random_policy
 from f2a2_sim.simulator.build import build
 from f2a2_sim.simulator.checkpoint import (
@@ -82,7 +81,8 @@ def run(
     folder = RunFolder.create(scenario.name, out)
     with folder.lock():
         folder.write_scenario(dump_scenario(scenario))
-        return _Session(scenario, folder, torch_device, progress).run_new()
+        run_id = run_identity(scenario.model_dump(mode="json"))  # as scenario.yaml reads
+        return _Session(scenario, folder, run_id, torch_device, progress).run_new()
 
 
 def resume(
@@ -99,18 +99,18 @@ def resume(
     """
     torch_device = prepare_torch(device, threads)
     folder = RunFolder.open(run_dir)
-    scenario = load_scenario(folder.scenario_file)
+    scenario, source = load_with_source(folder.scenario_file)
     with folder.lock():
-        return _Session(scenario, folder, torch_device, progress).run_on(checkpoint)
+        run_id = run_identity(source.data)
+        return _Session(scenario, folder, run_id, torch_device, progress).run_on(checkpoint)
 
 
-def run_identity(scenario_text: str) -> str:
-    """A fingerprint of what a run's results depend on, from its ``scenario.yaml``; equal runs have one.
+def run_identity(written: Mapping[str, Any]) -> str:
+    """A fingerprint of what a run's results depend on, from the keys of its ``scenario.yaml``.
 
     Only what is written there counts. A key that a later version of the package has added is not, so a run
     from before can go on, with that key's default.
     """
-    written = parse_yaml(scenario_text, "scenario").data
     fields = {key: value for key, value in written.items() if key not in _WITHOUT_EFFECT}
     return hashlib.sha256(repr(sorted(_flatten(fields))).encode()).hexdigest()[:32]
 
@@ -129,11 +129,13 @@ def _flatten(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
 class _Session:
     """One process's share of a run: from its start, or a checkpoint, to its end or an interruption."""
 
-    def __init__(self, scenario: Scenario, folder: RunFolder, device: torch.device, progress: bool) -> None:
+    def __init__(
+        self, scenario: Scenario, folder: RunFolder, run_id: str, device: torch.device, progress: bool
+    ) -> None:
         self._scenario = scenario
         self._folder = folder
         self._device = device
-        self._run_id = run_identity(folder.scenario_file.read_text(encoding="utf-8"))
+        self._run_id = run_id
         self._baseline: Baseline | None = None
         self._display: Progress = make_progress(scenario, folder, enabled=progress)
         self._resources = ExitStack()

@@ -29,6 +29,7 @@ from f2a2_sim.errors import CheckpointError, UsageError
 from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.results.replay import write_replay
 from f2a2_sim.results.tables import METRICS, compare_metrics
+from f2a2_sim.scenario.yaml_source import parse_yaml
 from f2a2_sim.simulator.checkpoint import list_checkpoints, read_tensors
 from tests.f2a2_sim.simulator.conftest import BASE, CHURNING, merged, scenario_of
 
@@ -231,8 +232,9 @@ def test_a_run_from_before_a_key_was_added_goes_on(undisturbed: Path, tmp_path: 
     checkpoint = list_checkpoints(folder)[-2]  # the last one is of a run that is over
     with pytest.raises(CheckpointError, match="another scenario or seed"):
         resume(run_dir, checkpoint=checkpoint.number)
+    run_id = run_identity(parse_yaml(older, "older").data)
     manifest = json.loads((checkpoint.path / "manifest.json").read_text())
-    (checkpoint.path / "manifest.json").write_text(json.dumps(manifest | {"run_id": run_identity(older)}))
+    (checkpoint.path / "manifest.json").write_text(json.dumps(manifest | {"run_id": run_id}))
     assert resume(run_dir, checkpoint=checkpoint.number).status == "finished"
     assert compare_metrics(metrics_of(run_dir), metrics_of(undisturbed)) == []
 

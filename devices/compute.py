@@ -26,6 +26,14 @@ class Work:
         if not (self.flops >= 0 and self.bytes >= 0 and self.kernels >= 0):
             raise ValueError(f"{self}: flops, bytes and kernels must not be negative")
 
+    def __add__(self, other: Work) -> Work:
+        """One after the other."""
+        return Work(self.flops + other.flops, self.bytes + other.bytes, self.kernels + other.kernels)
+
+    def __mul__(self, times: float) -> Work:
+        """So many times, or a share of it."""
+        return Work(self.flops * times, self.bytes * times, round(self.kernels * times))
+
 
 class ComputeModel:
     """Durations of work on the devices of ``n`` agents; agent i runs on ``profiles[i]``.

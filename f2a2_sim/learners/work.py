@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from devices.compute import Work
 from f2a2_sim.learners.pool import one_thread
 from f2a2_sim.learners.products import plainly
 
@@ -68,6 +69,11 @@ def _flops_in_place(into: torch.Size, left: torch.Size, right: torch.Size, **_: 
 def _counted() -> Iterator[None]:
     with one_thread(), plainly():  # counters see their own thread alone
         yield
+
+
+def count_work(work: Callable[[], object]) -> Work:
+    """All of it; ``work`` is done three times."""
+    return Work(float(count_flops(work)), float(count_bytes(work)), count_launches(work))
 
 
 def count_flops(work: Callable[[], object]) -> int:

@@ -42,7 +42,7 @@ from f2a2_sim.learners.stacked import (
     blocks_of,
     zeros,
 )
-from f2a2_sim.learners.work import count_bytes, count_flops, count_launches
+from f2a2_sim.learners.work import count_work
 
 Made = TypeVar("Made")
 
@@ -447,24 +447,10 @@ class JointFleet(StackedFleet):
             probe.remember(every, seen, actions, logits, nothing, seen, np.zeros(n, dtype=np.bool_), known)
         batch = probe.draw_batch(row, np.zeros((1, probe.draws_per_update)))
 
-        def act() -> object:
-            return probe.act(row, seen[:1], np.zeros((1, rollouts)))
-
-        def update() -> object:
-            return probe.update(row, batch)
-
-        works = (
-            Work(float(count_flops(work)), float(count_bytes(work)), count_launches(work))
-            for work in (act, update)
-        )
-        acting, updating = works
+        acting = count_work(lambda: probe.act(row, seen[:1], np.zeros((1, rollouts))))
+        updating = count_work(lambda: probe.update(row, batch))
         if self.moa is not None:
-            models = self.moa.work(self.transitions_per_update)
-            updating = Work(
-                updating.flops + models.flops,
-                updating.bytes + models.bytes,
-                updating.kernels + models.kernels,
-            )
+            updating += self.moa.work(self.transitions_per_update)
         return acting, updating
 
     def memory_bytes(self) -> dict[str, int]:

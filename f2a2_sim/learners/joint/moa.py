@@ -30,7 +30,7 @@ Observations come standardised from the caller, and padded with zeros to the lar
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,7 @@ from f2a2_sim.learners.joint.moa_shape import MoaShape
 from f2a2_sim.learners.joint.moa_store import RecentSteps
 from f2a2_sim.learners.pool import BlockPool
 from f2a2_sim.learners.stacked import StackedAdam, blocks_of, zeros
-from f2a2_sim.learners.work import count_bytes, count_flops, count_launches
+from f2a2_sim.learners.work import count_work
 
 STATISTICS = (
     "moa_loss_natural",
@@ -292,10 +292,8 @@ class OthersModel:
                 probe.observe(row, torch.zeros(n, 1, size), torch.zeros(n, 1), np.zeros(1, dtype=np.bool_))
             drawn = config.character_trajectories_per_update
             share = config.trajectories / drawn / config.character_refresh_updates
-            update = _cost(lambda: probe.update(row, np.zeros((1, drawn))))
-            reading = _cost(lambda: probe._read_characters(row))
-            flops, moved, kernels = (u + share * r for u, r in zip(update, reading, strict=True))
-            self._worked = Work(flops, moved, round(kernels))
+            update = count_work(lambda: probe.update(row, np.zeros((1, drawn))))
+            self._worked = update + count_work(lambda: probe._read_characters(row)) * share
         return self._worked
 
     def logits_work(self, batch: int) -> Work:
@@ -305,8 +303,7 @@ class OthersModel:
         seen = torch.zeros(*shape, self.setup.observation_size)
         histories = torch.zeros(*shape, self.config.history_steps, self.shape.width)
         lengths = torch.full(shape, self.config.history_steps)
-        flops, moved, kernels = _cost(lambda: probe.logits(np.zeros(1, np.int64), seen, histories, lengths))
-        return Work(flops, moved, kernels)
+        return count_work(lambda: probe.logits(np.zeros(1, np.int64), seen, histories, lengths))
 
     def _probe(self, setup: MoaSetup) -> OthersModel:
         """One observer, with no more trajectories than an update draws."""
@@ -383,7 +380,3 @@ class OthersModel:
             "characters": self.characters,
             "accuracies": self._accuracies,
         }
-
-
-def _cost(work: Callable[[], object]) -> tuple[float, float, int]:
-    return float(count_flops(work)), float(count_bytes(work)), count_launches(work)

@@ -105,11 +105,7 @@ class Modelling:
     def work(self, batch: int) -> Work:
         """What models cost an update of ``batch`` transitions: a step of learning, two predictions."""
         learning, predicting = self.models.update_work(), self.models.logits_work(batch)
-        return Work(
-            learning.flops + 2 * predicting.flops,
-            learning.bytes + 2 * predicting.bytes,
-            learning.kernels + 2 * predicting.kernels,
-        )
+        return learning + predicting * 2
 
     def reset(self, rows: IntArray, seeds: Sequence[int]) -> None:
         """New models; the random trajectories stay."""

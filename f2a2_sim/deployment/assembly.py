@@ -13,9 +13,9 @@ from f2a2_sim.deployment.hearsay import Hearsay
 from f2a2_sim.deployment.labour import Labour
 from f2a2_sim.deployment.links import AgentLinks
 from f2a2_sim.deployment.messages import Welcome
+from f2a2_sim.deployment.notes import Notes
 from f2a2_sim.deployment.policies import Policies
 from f2a2_sim.deployment.remote import AgentCargo, CopyCargo, RemoteWorld
-from f2a2_sim.deployment.reporting import Notes
 from f2a2_sim.learners.base import joint_information
 from f2a2_sim.learners.joint.base import JointFleet
 from f2a2_sim.randomness import Streams

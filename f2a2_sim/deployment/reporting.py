@@ -4,44 +4,15 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from f2a2_sim.deployment.assembly import AgentParts
 from f2a2_sim.deployment.messages import Report
+from f2a2_sim.deployment.notes import HELD
 from f2a2_sim.deployment.sketch import sketch
-from f2a2_sim.deployment.spans import SPANS_PER_REPORT, as_tensor
-from f2a2_sim.results.recorder import Recorder, RowStore
-from f2a2_sim.results.tables import TIMELINE
-
-if TYPE_CHECKING:
-    from f2a2_sim.deployment.assembly import AgentParts
-
-_HELD = 1024
-
-
-class Notes(Recorder):
-    """A recorder for one agent: it keeps ages of the copies that were used, and a timeline if it is to, for
-    the next report."""
-
-    def __init__(self, timeline_agents: int) -> None:
-        super().__init__(timeline_agents, SPANS_PER_REPORT)
-        self._kept: list[float] = []
-
-    def ages(self, ages_s: Any) -> None:
-        self._kept.extend(ages_s.tolist())
-        del self._kept[:-_HELD]
-
-    def take_ages(self) -> list[float]:
-        """The newest ages since this was last called."""
-        taken, self._kept = self._kept, []
-        return taken
-
-    def take_timeline(self) -> NDArray[np.float64]:
-        """What was done since this was last called; see `spans.as_tensor`."""
-        taken, self._timeline = self._timeline, RowStore(TIMELINE, codes=("kind",))
-        return as_tensor(taken.columns())
 
 
 def make_report(
@@ -63,7 +34,7 @@ def make_report(
             **{f"refused_{reason}": number for reason, number in refused.items()},
         },
         ages_s=parts.recorder.take_ages(),
-        update_s=update_s[-_HELD:],
+        update_s=update_s[-HELD:],
         busy_act_s=parts.labour.busy_s["act"],
         busy_learn_s=parts.labour.busy_s["learn"],
         busy_mix_s=parts.labour.busy_s["mix"],

@@ -10,7 +10,7 @@ import pytest
 
 from f2a2_sim.deployment.clock import WallAgenda
 from f2a2_sim.deployment.labour import Labour
-from f2a2_sim.deployment.reporting import Notes
+from f2a2_sim.deployment.notes import Notes
 from f2a2_sim.deployment.spans import SPANS_PER_REPORT, Spans
 from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.results.tables import TIMELINE, TIMELINE_KINDS

@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from f2a2_sim.learners.joint.moa_config import MoaConfig
+from f2a2_sim.learners.rate_decay import RateDecay
 
 _COOPERATIVE_MPE: dict[str, Any] = {
     "learning_rate": 1e-3,
@@ -70,6 +71,11 @@ class LearnerConfig(BaseModel):
         gt=0,
         description="Adam's step size for actors alone (null = learning_rate, as in the paper): with a "
         "smaller one they wait for critics to know something.",
+    )
+    learning_rate_decay: RateDecay | None = Field(
+        None,
+        description="How both step sizes fall (null = they do not, as in the paper): {factor: 0.1, updates: "
+        "10000} = to a tenth over an agent's first 10,000 updates, and no further.",
     )
     discount: float = Field(0.95, ge=0, le=1, description="Weight of the next step's value in the target.")
     tau: float = Field(

@@ -47,7 +47,7 @@ class StackedFleet(ABC):
         targets = self.critic_columns.stop - self.critic_columns.start
         self.parameters = zeros((k, size), setup.dtype, setup.device)
         self.targets = zeros((k, targets), setup.dtype, setup.device)
-        self.adam = StackedAdam(self.parameters, config.learning_rate)
+        self.adam = StackedAdam(self.parameters, config.learning_rate, config.learning_rate_decay)
         self._shared = SharedVariable(self.parameters, self.consensus_columns(), setup, config.block_agents)
         self._counted: tuple[Work, Work] | None = None
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from f2a2_sim.learners.products import LEAK, multiply, multiply_before_leak, multiply_transposed
+from f2a2_sim.learners.rate_decay import RateDecay
 
 Views = TypeVar("Views")
 
@@ -304,10 +305,16 @@ def evaluate(parameters: MlpArrays, inputs: Tensor) -> Tensor:
 
 
 class StackedAdam:
-    """Adam (Kingma and Ba 2015; torch's defaults) with one step count per agent, fused over each row."""
+    """Adam (Kingma and Ba 2015; torch's defaults) with one step count per agent, fused over each row.
 
-    def __init__(self, parameters: Tensor, learning_rate: float) -> None:
+    With ``rate_decay`` the step size falls with that count, for every agent by its own.
+    """
+
+    def __init__(
+        self, parameters: Tensor, learning_rate: float, rate_decay: RateDecay | None = None
+    ) -> None:
         self.learning_rate = learning_rate
+        self.rate_decay = rate_decay
         self._parameters = parameters
         shape = (parameters.shape[0], parameters.shape[1])
         self.first_moment = zeros(shape, parameters.dtype, parameters.device)
@@ -322,36 +329,59 @@ class StackedAdam:
             list(self.first_moment[rows, columns].unbind(0)),
             list(self.second_moment[rows, columns].unbind(0)),
             list(self.steps[rows].unbind(0)),
+            list(self.steps[rows].unbind(0)),
         )
 
     def apply(self, rows: AdamRows, gradients: Tensor, decay: float) -> None:
         """Step against ``gradients`` ``[b, columns]`` + ``decay`` * parameters; count ``steps`` up first."""
-        torch._fused_adam_(
-            rows.parameters,
-            list(gradients.unbind(0)),
-            rows.first_moment,
-            rows.second_moment,
-            [],
-            rows.steps,
-            lr=rows.learning_rate,
-            beta1=0.9,
-            beta2=0.999,
-            weight_decay=decay,
-            eps=1e-8,
-            amsgrad=False,
-            maximize=False,
-        )
+        if self.rate_decay is None:
+            _step(rows, list(gradients.unbind(0)), decay, rows.learning_rate)
+            return
+        for row, (gradient, update) in enumerate(zip(gradients.unbind(0), rows.updates, strict=True)):
+            rate = rows.learning_rate * self.rate_decay.share(update)
+            _step(rows.one(row), [gradient], decay, rate)
+
+
+def _step(rows: AdamRows, gradients: list[Tensor], decay: float, rate: float | Tensor) -> None:
+    torch._fused_adam_(
+        rows.parameters,
+        gradients,
+        rows.first_moment,
+        rows.second_moment,
+        [],
+        rows.steps,
+        lr=rate,
+        beta1=0.9,
+        beta2=0.999,
+        weight_decay=decay,
+        eps=1e-8,
+        amsgrad=False,
+        maximize=False,
+    )
 
 
 @dataclass(frozen=True)
 class AdamRows:
-    """The step size, and one view per agent of a block: parameters, moments, step count."""
+    """The step size, and one view per agent of a block: parameters, moments, counts of steps and updates."""
 
     learning_rate: float
     parameters: list[Tensor]
     first_moment: list[Tensor]
     second_moment: list[Tensor]
     steps: list[Tensor]
+    updates: list[Tensor]
+
+    def one(self, row: int) -> AdamRows:
+        """Those of one agent."""
+        at = slice(row, row + 1)
+        return AdamRows(
+            self.learning_rate,
+            self.parameters[at],
+            self.first_moment[at],
+            self.second_moment[at],
+            self.steps[at],
+            self.updates[at],
+        )
 
 
 def add_logit_decay(logit_gradient: Tensor, logits: Tensor, weight: float) -> Tensor:

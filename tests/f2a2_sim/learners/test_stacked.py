@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from math import prod
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
+from f2a2_sim.learners.rate_decay import RateDecay
 from f2a2_sim.learners.stacked import MlpShape, StackedAdam, StackedMlp, blocks_of, carve, clip_rows
 
 SHAPE = MlpShape(inputs=5, hidden=3, hidden_layers=2, outputs=4, branches=2)
@@ -109,6 +111,42 @@ def test_adam_equals_torch_for_every_agent_at_its_own_step() -> None:
     torch.testing.assert_close(parameters[:, 16:], torch.stack([p.data for p in plain]))
     assert torch.equal(parameters[:, :16], untouched)
     assert adam.steps.tolist() == [3, 3, 4, 3]
+
+
+def test_step_sizes_fall_by_every_agents_own_updates_and_then_stay() -> None:
+    generator = torch.Generator().manual_seed(2)
+    parameters = torch.randn(3, 16, dtype=torch.float64, generator=generator)
+    plain = [torch.nn.Parameter(row.clone()) for row in parameters]
+    references = [torch.optim.Adam([p], lr=0.01) for p in plain]
+    # Halved four times in four updates, which is a sixteenth; from the fifth on as it is.
+    falling = [
+        torch.optim.lr_scheduler.LambdaLR(optimiser, lambda k: 0.5 ** min(k, 4)) for optimiser in references
+    ]
+    adam = StackedAdam(parameters, 0.01, RateDecay(factor=1 / 16, updates=4))
+    for rows in (slice(0, 3), slice(0, 3), slice(1, 3), slice(0, 2), *[slice(0, 3)] * 4):
+        gradients = torch.randn(rows.stop - rows.start, 16, dtype=torch.float64, generator=generator)
+        adam.steps[rows] += 1
+        adam.apply(adam.rows(rows, slice(0, 16)), gradients, 0.0)
+        for gradient, row in zip(gradients, range(rows.start, rows.stop), strict=True):
+            plain[row].grad = gradient.clone()
+            references[row].step()
+            falling[row].step()
+    torch.testing.assert_close(parameters, torch.stack([p.data for p in plain]), rtol=0, atol=1e-8)
+    assert adam.steps.tolist() == [7, 8, 7]
+
+
+def test_step_sizes_fall_by_updates_where_steps_are_counted_apart() -> None:
+    """An actor that takes every second step of its agent's (F2A2-TD3)."""
+    moved = []
+    for decay, rate in ((RateDecay(factor=0.5, updates=1), 0.02), (None, 0.01)):
+        parameters = torch.zeros(1, 4, dtype=torch.float64)
+        adam = StackedAdam(parameters, rate, decay)
+        adam.steps += 2
+        rows = dataclasses.replace(adam.rows(slice(0, 1), slice(0, 4)), steps=[torch.tensor(1.0)])
+        adam.apply(rows, torch.ones(1, 4, dtype=torch.float64), 0.0)
+        moved.append(parameters)
+    torch.testing.assert_close(*moved)
+    assert float(moved[0][0, 0]) == pytest.approx(-0.01)
 
 
 def test_clip_scales_only_rows_that_are_too_long() -> None:

@@ -1,0 +1,23 @@
+"""How the step size of an agent's optimiser falls while it learns."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+
+class RateDecay(BaseModel):
+    """From the whole of it to ``factor``, geometrically, over an agent's first ``updates``; no further.
+
+    The paper's step sizes are constant.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    factor: float = Field(0.1, gt=0, le=1, description="Share of the step sizes that is left in the end.")
+    updates: int = Field(ge=1, description="An agent's own updates until then.")
+
+    def share(self, update: Tensor) -> Tensor:
+        """What is left of the step size in an agent's updates of these numbers, counted from 1."""
+        done = (update - 1.0).div_(self.updates).clamp_max_(1.0)
+        return self.factor**done

@@ -45,7 +45,7 @@ class CentralCritics:
         )
         self.parameters.copy_(torch.from_numpy(np.stack([self.shape.initial(generator) for _ in range(n)])))
         self.targets.copy_(self.parameters)
-        self.adam = StackedAdam(self.parameters, config.critic_learning_rate)
+        self.adam = StackedAdam(self.parameters, config.critic_learning_rate, config.learning_rate_decay)
         self._adam_rows = self.adam.rows(slice(0, n), slice(0, self.shape.size))
 
     def inputs(self, seen: list[Standardised], actions: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from f2a2_sim.learners.rate_decay import RateDecay
+
 
 class CentralConfig(BaseModel):
     """Schedule, replay and discount; the defaults are MAAC's, which the paper takes for its baselines."""
@@ -26,6 +28,9 @@ class CentralConfig(BaseModel):
         100, ge=1, description="Transitions, of all rollouts together, between two rounds of updates."
     )
     updates_per_round: int = Field(4, ge=1, description="Updates of a round.")
+    learning_rate_decay: RateDecay | None = Field(
+        None, description="How all step sizes fall: {factor: 0.1, updates: 10000} (null: they do not)."
+    )
 
 
 class PerceptronConfig(CentralConfig):

@@ -79,7 +79,7 @@ class MaacCritic:
         self.shape = shape
         row = (1, shape.size)
         self.parameters, self.targets, self.gradient = (zeros(row, like.dtype, like.device) for _ in range(3))
-        self.adam = StackedAdam(self.parameters, config.critic_learning_rate)
+        self.adam = StackedAdam(self.parameters, config.critic_learning_rate, config.learning_rate_decay)
         self._pool = pool
         self._networks: list[AttentionCritic] = []  # by part
         self._part_gradients = zeros((0, shape.size), like.dtype, like.device)

@@ -22,6 +22,7 @@ from f2a2_sim.baselines.maac.steps import clip_norms, load_into, optimiser_state
 from f2a2_sim.learners.attention_shape import AgentGroup
 from f2a2_sim.learners.few import log_softmax
 from f2a2_sim.learners.pool import BlockPool
+from f2a2_sim.learners.rate_decay import RateDecay
 from f2a2_sim.learners.stacked import (
     MlpArrays,
     MlpShape,
@@ -77,6 +78,9 @@ class PolicySettings(Protocol):
     def learning_rate(self) -> float: ...
 
     @property
+    def learning_rate_decay(self) -> RateDecay | None: ...
+
+    @property
     def tau(self) -> float: ...
 
     @property
@@ -104,7 +108,7 @@ class PolicyGroup:
         self.parameters, self.targets, self.gradient = (
             zeros(rows, like.dtype, like.device) for _ in range(3)
         )
-        self.adam = StackedAdam(self.parameters, config.learning_rate)
+        self.adam = StackedAdam(self.parameters, config.learning_rate, config.learning_rate_decay)
         self.moments = RunningMoments(group.count, group.observation_size, like)
         size = 1 if like.device.type == "cpu" else group.count
         self._blocks = [slice(first, first + size) for first in range(0, group.count, size)]

@@ -27,7 +27,8 @@ def _updated(name: str, updates: int, **changes: Any) -> JointFleet:
 def test_the_second_step_of_the_critics_is_as_much_shorter(name: str) -> None:
     whole, shorter = ({}, {"learning_rate_decay": {"factor": 0.125, "updates": 1}})
     first = _updated(name, 1, **whole)
-    torch.testing.assert_close(_updated(name, 1, **shorter).parameters, first.parameters, rtol=1e-5, atol=1e-9)
+    same = _updated(name, 1, **shorter)
+    torch.testing.assert_close(same.parameters, first.parameters, rtol=1e-5, atol=1e-9)
     columns = first.critic_columns
     steps = [
         _updated(name, 2, **keys).parameters[:, columns] - first.parameters[:, columns]

@@ -44,6 +44,7 @@ from f2a2_sim.simulator.build import build
 from f2a2_sim.simulator.checkpoint import find_checkpoint, read_policies
 from f2a2_sim.worlds.particle import RULES
 from f2a2_sim.worlds.particle.base import Observations
+from f2a2_sim.worlds.transformed import ObservationTransform
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -120,7 +121,7 @@ class Truth:
 
 
 @torch.inference_mode()
-def measure(world: str, limit: float, discount: float, seed: int, play: Play) -> Truth:
+def measure(world: str, transform: ObservationTransform, discount: float, seed: int, play: Play) -> Truth:
     """Play on from states at random times of random episodes."""
     rules, rng = RULES[world](), np.random.default_rng(seed)
     n, actions = len(rules.agents), rules.n_actions
@@ -133,7 +134,7 @@ def measure(world: str, limit: float, discount: float, seed: int, play: Play) ->
         now = when == step
         for name, values in vars(rules.state).items():
             kept.setdefault(name, values.copy())[now] = values[now]
-        observed = padded(seen, limit)
+        observed = padded(seen, transform)
         shown[:, now] = observed[:, now]
         seen, _ = rules.step(play.act(observed, play.draw(rng, (STATES, n))))
     chosen = play.act(shown, play.draw(rng, (STATES, n)))
@@ -154,7 +155,7 @@ def measure(world: str, limit: float, discount: float, seed: int, play: Play) ->
                 joint = chosen[first + state]
                 joint[:, agent] = own
             else:
-                joint = play.act(padded(seen, limit), later[ahead][state, repeat])
+                joint = play.act(padded(seen, transform), later[ahead][state, repeat])
             seen, rewards = rules.step(joint)
             total += discount**ahead * rewards[:, agent]
         halves = total.reshape(size, actions, 2, REPEATS // 2)
@@ -162,7 +163,7 @@ def measure(world: str, limit: float, discount: float, seed: int, play: Play) ->
     return Truth(shown, chosen.T, values)
 
 
-def fill(fleet: SacFleet, world: str, limit: float, seed: int) -> None:
+def fill(fleet: SacFleet, world: str, transform: ObservationTransform, seed: int) -> None:
     """Let everybody play at random, and remember it."""
     rules, rng = RULES[world](), np.random.default_rng([seed, 1])
     n, every = fleet.n_agents, np.arange(fleet.n_agents)
@@ -170,22 +171,22 @@ def fill(fleet: SacFleet, world: str, limit: float, seed: int) -> None:
     logits = np.zeros((n, ROLLOUTS, rules.n_actions), dtype=np.float32)
     nobody = np.zeros(n, dtype=np.bool_)
     for _ in track(range(BATCHES), "random play", console=Console(stderr=True)):
-        seen = padded(rules.reset(streams), limit)
+        seen = padded(rules.reset(streams), transform)
         for _ in range(rules.episode_steps):
             actions = rng.integers(0, rules.n_actions, (ROLLOUTS, n))
             observed, rewards = rules.step(actions)
-            following = padded(observed, limit)
+            following = padded(observed, transform)
             paid = np.ascontiguousarray(rewards.T).astype(np.float32)
             fleet.remember(every, seen, np.ascontiguousarray(actions.T), logits, paid, following, nobody)
             seen = following
 
 
-def padded(seen: Observations, limit: float) -> NDArray[np.float32]:
-    """By agent, with zeros up to the largest size ``[n, rollouts, size]``, within the limit."""
+def padded(seen: Observations, transform: ObservationTransform) -> NDArray[np.float32]:
+    """By agent, with zeros up to the largest size ``[n, rollouts, size]``, as they are shown."""
     size = max(of_role.shape[-1] for of_role in seen)
     rows = [np.pad(of_role, ((0, 0), (0, 0), (0, size - of_role.shape[-1]))) for of_role in seen]
     joined = np.concatenate(rows, axis=1).transpose(1, 0, 2)
-    return np.clip(joined, -limit, limit).astype(np.float32)
+    return transform(joined).astype(np.float32)
 
 
 @torch.inference_mode()
@@ -237,7 +238,7 @@ def fleet_of(scenario: Scenario) -> SacFleet:
 
 
 def returns(
-    world: str, limit: float, discount: float, seed: int, play: Play, episodes: int
+    world: str, transform: ObservationTransform, discount: float, seed: int, play: Play, episodes: int
 ) -> tuple[Tensor, Tensor]:
     """The first agent's observations ``[samples, size]``, and its discounted rewards of `AHEAD` steps."""
     rules, rng = RULES[world](), np.random.default_rng([seed, 4])
@@ -248,7 +249,7 @@ def returns(
         seen = rules.reset([np.random.default_rng([seed, 5, batch, k]) for k in range(at_once)])
         own, rewards = [], []
         for _ in range(rules.episode_steps):
-            observed = padded(seen, limit)
+            observed = padded(seen, transform)
             own.append(observed[0])
             seen, of_all = rules.step(play.act(observed, play.draw(rng, (at_once, n))))
             rewards.append(of_all[:, 0])
@@ -289,8 +290,8 @@ def of_run(path: Path, seed: int, episodes: list[int]) -> Table:
     scenario = load_scenario(folder.scenario_file)
     fleet = fleet_of(scenario)
     fleet.parameters.copy_(read_policies(folder, find_checkpoint(folder))[0])
-    limit = scenario.world.observation_limit or np.inf
-    question = scenario.world.env, limit, fleet.config.discount, seed, OwnPlay(fleet)
+    transform = ObservationTransform(scenario.world.observation_limit, scenario.world.observation_scale)
+    question = scenario.world.env, transform, fleet.config.discount, seed, OwnPlay(fleet)
     truth = measure(*question)
     table = Table(title=f"{path}: what critics say and what is true, correlated")
     for column in ("agents", "advantages", "(reliability)", "values of states", "(reliability)"):
@@ -312,12 +313,12 @@ def of_random_play(arguments: argparse.Namespace) -> Table:
     # The smallest rate: policies stay where they are.
     keys = [held, *arguments.keys, "learner.actor_learning_rate=1e-30", "consensus.shared=attention"]
     scenario = load_scenario(arguments.world, keys)
-    limit = scenario.world.observation_limit or np.inf
+    transform = ObservationTransform(scenario.world.observation_limit, scenario.world.observation_scale)
     fleet = fleet_of(scenario)
     uniform(fleet)
-    fill(fleet, arguments.world, limit, arguments.seed)
+    fill(fleet, arguments.world, transform, arguments.seed)
     play = RandomPlay(rules.n_actions)
-    truth = measure(arguments.world, limit, fleet.config.discount, arguments.seed, play)
+    truth = measure(arguments.world, transform, fleet.config.discount, arguments.seed, play)
 
     table = Table(title=f"{arguments.world}: advantages by critics and true ones, {' '.join(arguments.keys)}")
     groups = fleet.attention_shape.groups

@@ -12,6 +12,7 @@ from f2a2_sim.randomness import Streams
 from f2a2_sim.worlds.particle import RULES
 from f2a2_sim.worlds.particle.base import Observations as RoleObservations
 from f2a2_sim.worlds.particle.base import Rules
+from f2a2_sim.worlds.transformed import ObservationTransform
 
 
 def rules_of(world: str) -> Rules:
@@ -26,13 +27,19 @@ def rules_of(world: str) -> Rules:
 class ParticleEpisodes:
     """``rollouts`` copies of a particle world; each draws from a generator of its own.
 
-    Every number observed is clipped to ``[-limit, limit]``, if there is a limit. The roles of these
-    worlds are just the groups of neighbouring agents with equal observations.
+    What is observed is shown through ``transform``. The roles of these worlds are just the groups of
+    neighbouring agents with equal observations.
     """
 
-    def __init__(self, rules: Rules, rollouts: int, streams: Streams, limit: float | None = None) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        rollouts: int,
+        streams: Streams,
+        transform: ObservationTransform,
+    ) -> None:
         self.rules = rules
-        self._limit = limit
+        self._transform = transform
         self._generators = [
             np.random.default_rng(streams.seed_for("rollout", number)) for number in range(rollouts)
         ]
@@ -75,6 +82,4 @@ class ParticleEpisodes:
             generator.bit_generator.state = saved
 
     def _shown(self, observations: RoleObservations) -> list[NDArray[np.float32]]:
-        if self._limit is not None:
-            observations = tuple(np.clip(seen, -self._limit, self._limit) for seen in observations)
-        return [seen.astype(np.float32) for seen in observations]
+        return [self._transform(seen).astype(np.float32) for seen in observations]

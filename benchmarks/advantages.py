@@ -44,7 +44,6 @@ from f2a2_sim.simulator.build import build
 from f2a2_sim.simulator.checkpoint import find_checkpoint, read_policies
 from f2a2_sim.worlds.particle import RULES
 from f2a2_sim.worlds.particle.base import Observations
-from f2a2_sim.worlds.transformed import ObservationTransform
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -121,7 +120,7 @@ class Truth:
 
 
 @torch.inference_mode()
-def measure(world: str, transform: ObservationTransform, discount: float, seed: int, play: Play) -> Truth:
+def measure(world: str, limit: float, discount: float, seed: int, play: Play) -> Truth:
     """Play on from states at random times of random episodes."""
     rules, rng = RULES[world](), np.random.default_rng(seed)
     n, actions = len(rules.agents), rules.n_actions
@@ -134,7 +133,7 @@ def measure(world: str, transform: ObservationTransform, discount: float, seed: 
         now = when == step
         for name, values in vars(rules.state).items():
             kept.setdefault(name, values.copy())[now] = values[now]
-        observed = padded(seen, transform)
+        observed = padded(seen, limit)
         shown[:, now] = observed[:, now]
         seen, _ = rules.step(play.act(observed, play.draw(rng, (STATES, n))))
     chosen = play.act(shown, play.draw(rng, (STATES, n)))
@@ -155,7 +154,7 @@ def measure(world: str, transform: ObservationTransform, discount: float, seed: 
                 joint = chosen[first + state]
                 joint[:, agent] = own
             else:
-                joint = play.act(padded(seen, transform), later[ahead][state, repeat])
+                joint = play.act(padded(seen, limit), later[ahead][state, repeat])
             seen, rewards = rules.step(joint)
             total += discount**ahead * rewards[:, agent]
         halves = total.reshape(size, actions, 2, REPEATS // 2)
@@ -163,7 +162,7 @@ def measure(world: str, transform: ObservationTransform, discount: float, seed: 
     return Truth(shown, chosen.T, values)
 
 
-def fill(fleet: SacFleet, world: str, transform: ObservationTransform, seed: int) -> None:
+def fill(fleet: SacFleet, world: str, limit: float, seed: int) -> None:
     """Let everybody play at random, and remember it."""
     rules, rng = RULES[world](), np.random.default_rng([seed, 1])
     n, every = fleet.n_agents, np.arange(fleet.n_agents)
@@ -171,22 +170,22 @@ def fill(fleet: SacFleet, world: str, transform: ObservationTransform, seed: int
     logits = np.zeros((n, ROLLOUTS, rules.n_actions), dtype=np.float32)
     nobody = np.zeros(n, dtype=np.bool_)
     for _ in track(range(BATCHES), "random play", console=Console(stderr=True)):
-        seen = padded(rules.reset(streams), transform)
+        seen = padded(rules.reset(streams), limit)
         for _ in range(rules.episode_steps):
             actions = rng.integers(0, rules.n_actions, (ROLLOUTS, n))
             observed, rewards = rules.step(actions)
-            following = padded(observed, transform)
+            following = padded(observed, limit)
             paid = np.ascontiguousarray(rewards.T).astype(np.float32)
             fleet.remember(every, seen, np.ascontiguousarray(actions.T), logits, paid, following, nobody)
             seen = following
 
 
-def padded(seen: Observations, transform: ObservationTransform) -> NDArray[np.float32]:
-    """By agent, with zeros up to the largest size ``[n, rollouts, size]``, as they are shown."""
+def padded(seen: Observations, limit: float) -> NDArray[np.float32]:
+    """By agent, with zeros up to the largest size ``[n, rollouts, size]``, within the limit."""
     size = max(of_role.shape[-1] for of_role in seen)
     rows = [np.pad(of_role, ((0, 0), (0, 0), (0, size - of_role.shape[-1]))) for of_role in seen]
     joined = np.concatenate(rows, axis=1).transpose(1, 0, 2)
-    return transform(joined).astype(np.float32)
+    return np.clip(joined, -limit, limit).astype(np.float32)
 
 
 @torch.inference_mode()
@@ -238,7 +237,7 @@ def fleet_of(scenario: Scenario) -> SacFleet:
 
 
 def returns(
-    world: str, transform: ObservationTransform, discount: float, seed: int, play: Play, episodes: int
+    world: str, limit: float, discount: float, seed: int, play: Play, episodes: int
 ) -> tuple[Tensor, Tensor]:
     """The first agent's observations ``[samples, size]``, and its discounted rewards of `AHEAD` steps."""
     rules, rng = RULES[world](), np.random.default_rng([seed, 4])
@@ -249,7 +248,7 @@ def returns(
         seen = rules.reset([np.random.default_rng([seed, 5, batch, k]) for k in range(at_once)])
         own, rewards = [], []
         for _ in range(rules.episode_steps):
-            observed = padded(seen, transform)
+            observed = padded(seen, limit)
             own.append(observed[0])
             seen, of_all = rules.step(play.act(observed, play.draw(rng, (at_once, n))))
             rewards.append(of_all[:, 0])
@@ -290,8 +289,8 @@ def of_run(path: Path, seed: int, episodes: list[int]) -> Table:
     scenario = load_scenario(folder.scenario_file)
     fleet = fleet_of(scenario)
     fleet.parameters.copy_(read_policies(folder, find_checkpoint(folder))[0])
-    transform = ObservationTransform(scenario.world.observation_limit, scenario.world.observation_scale)
-    question = scenario.world.env, transform, fleet.config.discount, seed, OwnPlay(fleet)
+    limit = scenario.world.observation_limit or np.inf
+    question = scenario.world.env, limit, fleet.config.discount, seed, OwnPlay(fleet)
     truth = measure(*question)
     table = Table(title=f"{path}: what critics say and what is true, correlated")
     for column in ("agents", "advantages", "(reliability)", "values of states", "(reliability)"):
@@ -313,12 +312,12 @@ def of_random_play(arguments: argparse.Namespace) -> Table:
     # The smallest rate: policies stay where they are.
     keys = [held, *arguments.keys, "learner.actor_learning_rate=1e-30", "consensus.shared=attention"]
     scenario = load_scenario(arguments.world, keys)
-    transform = ObservationTransform(scenario.world.observation_limit, scenario.world.observation_scale)
+    limit = scenario.world.observation_limit or np.inf
     fleet = fleet_of(scenario)
     uniform(fleet)
-    fill(fleet, arguments.world, transform, arguments.seed)
+    fill(fleet, arguments.world, limit, arguments.seed)
     play = RandomPlay(rules.n_actions)
-    truth = measure(arguments.world, transform, fleet.config.discount, arguments.seed, play)
+    truth = measure(arguments.world, limit, fleet.config.discount, arguments.seed, play)
 
     table = Table(title=f"{arguments.world}: advantages by critics and true ones, {' '.join(arguments.keys)}")
     groups = fleet.attention_shape.groups

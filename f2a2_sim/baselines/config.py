@@ -19,9 +19,6 @@ class CentralConfig(BaseModel):
     observation_limit: float | None = Field(
         None, gt=0, description="Size to which every number observed is clipped (null: as it is)."
     )
-    observation_scale: float | None = Field(
-        None, gt=0, description="Size from which on numbers observed are compressed (null: they are not)."
-    )
     discount: float = Field(0.99, ge=0, le=1, description="Weight of the next step's value in the target.")
     batch_size: int = Field(
         1024, ge=2, description="Transitions drawn for one update, and stored before the first."

@@ -19,7 +19,6 @@ from f2a2_sim.baselines.trainer import CentralLearner, CentralTrainer, Timed
 from f2a2_sim.baselines.worlds import ParticleEpisodes, rules_of
 from f2a2_sim.errors import UsageError
 from f2a2_sim.randomness import Streams
-from f2a2_sim.worlds.transformed import ObservationTransform
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,5 @@ def make_trainer(
         device,
     )
     episode_steps = rules.episode_steps if config.episode_steps is None else config.episode_steps
-    transform = ObservationTransform(config.observation_limit, config.observation_scale)
-    episodes = ParticleEpisodes(rules, config.rollouts, streams, transform)
+    episodes = ParticleEpisodes(rules, config.rollouts, streams, config.observation_limit)
     return CentralTrainer(episodes, episode_steps, config, learner, streams, timed)

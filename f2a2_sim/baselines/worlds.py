@@ -12,7 +12,6 @@ from f2a2_sim.randomness import Streams
 from f2a2_sim.worlds.particle import RULES
 from f2a2_sim.worlds.particle.base import Observations as RoleObservations
 from f2a2_sim.worlds.particle.base import Rules
-from f2a2_sim.worlds.transformed import ObservationTransform
 
 
 def rules_of(world: str) -> Rules:
@@ -27,19 +26,13 @@ def rules_of(world: str) -> Rules:
 class ParticleEpisodes:
     """``rollouts`` copies of a particle world; each draws from a generator of its own.
 
-    What is observed is shown through ``transform``. The roles of these worlds are just the groups of
-    neighbouring agents with equal observations.
+    Every number observed is clipped to ``[-limit, limit]``, if there is a limit. The roles of these
+    worlds are just the groups of neighbouring agents with equal observations.
     """
 
-    def __init__(
-        self,
-        rules: Rules,
-        rollouts: int,
-        streams: Streams,
-        transform: ObservationTransform,
-    ) -> None:
+    def __init__(self, rules: Rules, rollouts: int, streams: Streams, limit: float | None = None) -> None:
         self.rules = rules
-        self._transform = transform
+        self._limit = limit
         self._generators = [
             np.random.default_rng(streams.seed_for("rollout", number)) for number in range(rollouts)
         ]
@@ -82,4 +75,6 @@ class ParticleEpisodes:
             generator.bit_generator.state = saved
 
     def _shown(self, observations: RoleObservations) -> list[NDArray[np.float32]]:
-        return [self._transform(seen).astype(np.float32) for seen in observations]
+        if self._limit is not None:
+            observations = tuple(np.clip(seen, -self._limit, self._limit) for seen in observations)
+        return [seen.astype(np.float32) for seen in observations]

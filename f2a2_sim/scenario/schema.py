@@ -108,15 +108,6 @@ class WorldConfig(Section):
             "at -999, beside which standardised inputs hardly show all else."
         ),
     )
-    observation_scale: float | None = Field(
-        None,
-        gt=0.0,
-        description=(
-            "Agents observe scale * asinh(x / scale) instead of x, within the limit (null = x): numbers "
-            "smaller than this size as they are, of larger ones the logarithm, so that near things are seen "
-            "clearly, and how far the others are can still be told."
-        ),
-    )
     mode: Literal["lockstep", "realtime"] = Field(
         "lockstep",
         description=(

@@ -59,7 +59,6 @@ def build_world(scenario: Scenario) -> World:
         env_args=world.env_args,
         rollouts=world.rollouts,
         observation_limit=world.observation_limit,
-        observation_scale=world.observation_scale,
     )
 
 

@@ -10,10 +10,10 @@ from f2a2_sim.opponents.factory import make_opponent
 from f2a2_sim.worlds.base import World
 from f2a2_sim.worlds.battle import BattleWorld
 from f2a2_sim.worlds.battle_engine import N_ACTIONS, OBSERVATION_SIZE
+from f2a2_sim.worlds.limited import LimitedObservations
 from f2a2_sim.worlds.particle import RULES
 from f2a2_sim.worlds.particle.parallel import ParallelParticleWorld
 from f2a2_sim.worlds.pettingzoo import PettingZooWorld
-from f2a2_sim.worlds.transformed import ObservationTransform, TransformedObservations
 
 
 def make_world(
@@ -27,7 +27,6 @@ def make_world(
     env_args: Mapping[str, Any] | None = None,
     rollouts: int = 1,
     observation_limit: float | None = None,
-    observation_scale: float | None = None,
 ) -> World:
     """The world of a scenario; the arguments are the keys of its ``world`` section.
 
@@ -66,8 +65,7 @@ def make_world(
                 "agent has; change it, or leave it out."
             )
         world.default_action = default_action
-    transform = ObservationTransform(observation_limit, observation_scale)
-    return world if transform == ObservationTransform() else TransformedObservations(world, transform)
+    return world if observation_limit is None else LimitedObservations(world, observation_limit)
 
 
 def _battle(

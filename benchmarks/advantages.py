@@ -35,7 +35,7 @@ from torch import Tensor
 
 from benchmarks.joint import learn_once
 from f2a2_sim.compute import prepare_torch
-from f2a2_sim.learners.joint.base import choose
+from f2a2_sim.learners.joint.base import JointFleet, choose
 from f2a2_sim.learners.joint.sac import SacFleet
 from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.scenario.load import load_scenario
@@ -80,7 +80,7 @@ class RandomPlay:
 class OwnPlay:
     """By the policies of a fleet."""
 
-    fleet: SacFleet
+    fleet: JointFleet
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.generic]:
         return rng.random(shape)

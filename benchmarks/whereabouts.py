@@ -1,0 +1,73 @@
+"""How a run's agents fare one by one in their particle world: what each earns, where it is, what it does.
+
+    python -m benchmarks.whereabouts RUN... [--episodes 48] [--seed 5]
+
+Episodes are played with the policies of each run's newest checkpoint, and chance is the same for all runs. An
+agent's distance is that of the farther of its two coordinates from the middle, a mean over all steps; the
+field ends at 1, but nothing keeps an agent from leaving it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.advantages import OwnPlay, padded
+from f2a2_sim.compute import prepare_torch
+from f2a2_sim.learners.joint.base import JointFleet
+from f2a2_sim.results.folder import RunFolder
+from f2a2_sim.scenario.load import load_scenario
+from f2a2_sim.simulator.build import build
+from f2a2_sim.simulator.checkpoint import find_checkpoint, read_policies
+from f2a2_sim.worlds.particle import RULES
+
+
+@torch.inference_mode()
+def table_of(path: Path, episodes: int, seed: int) -> Table:
+    """A row for each agent of a run."""
+    folder = RunFolder.open(path)
+    scenario = load_scenario(folder.scenario_file)
+    fleet = build(scenario, prepare_torch("cpu", 1), resuming=True).population.fleets[0].learner
+    if not isinstance(fleet, JointFleet):
+        raise SystemExit(f"{path}: learner {scenario.learner.name} plays no particle world; give another run")
+    fleet.parameters.copy_(read_policies(folder, find_checkpoint(folder))[0])
+    play, rules = OwnPlay(fleet), RULES[scenario.world.env]()
+    limit = scenario.world.observation_limit or np.inf
+    n, rng = fleet.n_agents, np.random.default_rng(seed)
+    seen = rules.reset([np.random.default_rng([seed, episode]) for episode in range(episodes)])
+    earned, distance, done = np.zeros(n), np.zeros(n), np.zeros((n, rules.n_actions))
+    for _ in range(rules.episode_steps):
+        actions = play.act(padded(seen, limit), play.draw(rng, (episodes, n)))
+        seen, rewards = rules.step(actions)
+        earned += rewards.sum(axis=0) / episodes
+        distance += np.abs(rules.state.position[:, :n]).max(axis=-1).mean(axis=0) / rules.episode_steps
+        done += (actions[:, :, None] == np.arange(rules.n_actions)).mean(axis=0) / rules.episode_steps
+
+    table = Table(title=f"{path}: {episodes} episodes, return per agent {earned.mean():.2f}")
+    for column in ("agent", "return", "distance", "shares of the actions"):
+        table.add_column(column, justify="right")
+    for agent in range(n):
+        shares = " ".join(f"{share:.2f}" for share in done[agent])
+        table.add_row(str(agent), f"{earned[agent]:.1f}", f"{distance[agent]:.2f}", shares)
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument("--episodes", type=int, default=48)
+    parser.add_argument("--seed", type=int, default=5)
+    arguments = parser.parse_args()
+    for path in arguments.runs:
+        Console().print(table_of(path, arguments.episodes, arguments.seed))
+
+
+if __name__ == "__main__":
+    main()

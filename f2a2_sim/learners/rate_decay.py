@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+
+if TYPE_CHECKING:  # schemas, and with them the command line, do without torch
+    from torch import Tensor
 
 
 class RateDecay(BaseModel):

@@ -229,9 +229,25 @@ def correlate(fleet: SacFleet, truth: Truth) -> tuple[FloatArray, FloatArray]:
     return _correlations(centred(values), truth.advantages), of_states
 
 
-def fleet_of(scenario: Scenario) -> SacFleet:
-    """All agents of the scenario, untrained."""
+def fleet_of(scenario: Scenario) -> JointFleet:
+    """All agents of a particle world's scenario, untrained."""
     fleet = build(scenario, prepare_torch("cpu", 1), resuming=True).population.fleets[0].learner
+    if not isinstance(fleet, JointFleet):
+        raise SystemExit(f"{scenario.learner.name} plays no particle world; give another scenario or run")
+    return fleet
+
+
+def fleet_of_run(path: Path) -> tuple[Scenario, JointFleet]:
+    """A run's scenario, and its agents as of the newest checkpoint."""
+    folder = RunFolder.open(path)
+    scenario = load_scenario(folder.scenario_file)
+    fleet = fleet_of(scenario)
+    fleet.parameters.copy_(read_policies(folder, find_checkpoint(folder))[0])
+    return scenario, fleet
+
+
+def with_sac(fleet: JointFleet) -> SacFleet:
+    """The same fleet, if it is of F2A2-SAC, whose critics are looked into."""
     assert isinstance(fleet, SacFleet), "this looks into F2A2-SAC's critics"
     return fleet
 
@@ -285,10 +301,8 @@ def fit(observations: Tensor, paid: Tensor, truth: Truth, seed: int) -> list[flo
 
 def of_run(path: Path, seed: int, episodes: list[int]) -> Table:
     """Critics of a run against the truth about its agents' play, and fits to so many episodes' returns."""
-    folder = RunFolder.open(path)
-    scenario = load_scenario(folder.scenario_file)
-    fleet = fleet_of(scenario)
-    fleet.parameters.copy_(read_policies(folder, find_checkpoint(folder))[0])
+    scenario, any_fleet = fleet_of_run(path)
+    fleet = with_sac(any_fleet)
     limit = scenario.world.observation_limit or np.inf
     question = scenario.world.env, limit, fleet.config.discount, seed, OwnPlay(fleet)
     truth = measure(*question)
@@ -313,7 +327,7 @@ def of_random_play(arguments: argparse.Namespace) -> Table:
     keys = [held, *arguments.keys, "learner.actor_learning_rate=1e-30", "consensus.shared=attention"]
     scenario = load_scenario(arguments.world, keys)
     limit = scenario.world.observation_limit or np.inf
-    fleet = fleet_of(scenario)
+    fleet = with_sac(fleet_of(scenario))
     uniform(fleet)
     fill(fleet, arguments.world, limit, arguments.seed)
     play = RandomPlay(rules.n_actions)

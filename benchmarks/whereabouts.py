@@ -17,25 +17,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.advantages import OwnPlay, padded
-from f2a2_sim.compute import prepare_torch
-from f2a2_sim.learners.joint.base import JointFleet
-from f2a2_sim.results.folder import RunFolder
-from f2a2_sim.scenario.load import load_scenario
-from f2a2_sim.simulator.build import build
-from f2a2_sim.simulator.checkpoint import find_checkpoint, read_policies
+from benchmarks.advantages import OwnPlay, fleet_of_run, padded
 from f2a2_sim.worlds.particle import RULES
 
 
 @torch.inference_mode()
 def table_of(path: Path, episodes: int, seed: int) -> Table:
     """A row for each agent of a run."""
-    folder = RunFolder.open(path)
-    scenario = load_scenario(folder.scenario_file)
-    fleet = build(scenario, prepare_torch("cpu", 1), resuming=True).population.fleets[0].learner
-    if not isinstance(fleet, JointFleet):
-        raise SystemExit(f"{path}: learner {scenario.learner.name} plays no particle world; give another run")
-    fleet.parameters.copy_(read_policies(folder, find_checkpoint(folder))[0])
+    scenario, fleet = fleet_of_run(path)
     play, rules = OwnPlay(fleet), RULES[scenario.world.env]()
     limit = scenario.world.observation_limit or np.inf
     n, rng = fleet.n_agents, np.random.default_rng(seed)

@@ -323,13 +323,14 @@ class StackedAdam:
 
     def rows(self, rows: slice, columns: slice, learning_rate: float | None = None) -> AdamRows:
         """What `apply` needs of a block of rows; ``learning_rate`` if not that of all."""
+        counts = list(self.steps[rows].unbind(0))
         return AdamRows(
             self.learning_rate if learning_rate is None else learning_rate,
             list(self._parameters[rows, columns].unbind(0)),
             list(self.first_moment[rows, columns].unbind(0)),
             list(self.second_moment[rows, columns].unbind(0)),
-            list(self.steps[rows].unbind(0)),
-            list(self.steps[rows].unbind(0)),
+            steps=counts,
+            updates=counts,
         )
 
     def apply(self, rows: AdamRows, gradients: Tensor, decay: float) -> None:

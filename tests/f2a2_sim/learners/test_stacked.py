@@ -94,6 +94,24 @@ def test_flops_are_the_closed_form() -> None:
     assert counter.get_total_flops() == 3 * 6 * (per_input + upstream)
 
 
+def step_both(
+    adam: StackedAdam,
+    references: list[torch.optim.Adam],
+    rows: slice,
+    columns: slice,
+    decay: float,
+    generator: torch.Generator,
+) -> None:
+    """A step of some rows along a random gradient, and of each one's own optimiser along the same."""
+    shape = (rows.stop - rows.start, columns.stop - columns.start)
+    gradients = torch.randn(shape, dtype=torch.float64, generator=generator)
+    adam.steps[rows] += 1
+    adam.apply(adam.rows(rows, columns), gradients, decay)
+    for gradient, reference in zip(gradients, references[rows], strict=True):
+        reference.param_groups[0]["params"][0].grad = gradient.clone()
+        reference.step()
+
+
 def test_adam_equals_torch_for_every_agent_at_its_own_step() -> None:
     generator = torch.Generator().manual_seed(1)
     parameters = torch.randn(4, 48, dtype=torch.float64, generator=generator)
@@ -102,12 +120,7 @@ def test_adam_equals_torch_for_every_agent_at_its_own_step() -> None:
     adam = StackedAdam(parameters, 0.01)
     untouched = parameters[:, :16].clone()
     for rows in (slice(0, 4), slice(1, 3), slice(2, 4), slice(0, 1), slice(0, 4)):
-        gradients = torch.randn(rows.stop - rows.start, 32, dtype=torch.float64, generator=generator)
-        adam.steps[rows] += 1
-        adam.apply(adam.rows(rows, slice(16, 48)), gradients, 0.1)
-        for gradient, row in zip(gradients, range(rows.start, rows.stop), strict=True):
-            plain[row].grad = gradient.clone()
-            references[row].step()
+        step_both(adam, references, rows, slice(16, 48), 0.1, generator)
     torch.testing.assert_close(parameters[:, 16:], torch.stack([p.data for p in plain]))
     assert torch.equal(parameters[:, :16], untouched)
     assert adam.steps.tolist() == [3, 3, 4, 3]
@@ -124,13 +137,9 @@ def test_step_sizes_fall_by_every_agents_own_updates_and_then_stay() -> None:
     ]
     adam = StackedAdam(parameters, 0.01, RateDecay(factor=1 / 16, updates=4))
     for rows in (slice(0, 3), slice(0, 3), slice(1, 3), slice(0, 2), *[slice(0, 3)] * 4):
-        gradients = torch.randn(rows.stop - rows.start, 16, dtype=torch.float64, generator=generator)
-        adam.steps[rows] += 1
-        adam.apply(adam.rows(rows, slice(0, 16)), gradients, 0.0)
-        for gradient, row in zip(gradients, range(rows.start, rows.stop), strict=True):
-            plain[row].grad = gradient.clone()
-            references[row].step()
-            falling[row].step()
+        step_both(adam, references, rows, slice(0, 16), 0.0, generator)
+        for schedule in falling[rows]:
+            schedule.step()
     torch.testing.assert_close(parameters, torch.stack([p.data for p in plain]), rtol=0, atol=1e-8)
     assert adam.steps.tolist() == [7, 8, 7]
 

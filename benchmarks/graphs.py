@@ -1,6 +1,6 @@
 """What CUDA graphs save: milliseconds per update of eight agents, and of an action.
 
-    F2A2_CUDA_GRAPHS=1 python -m benchmarks.graphs       # recorded updates; then with 0: plain ones
+    F2A2_RECORDED_UPDATES=1 python -m benchmarks.graphs       # recorded updates; then with 0: plain ones
     python -m benchmarks.graphs --device cpu             # the same work here
 
 Sizes are about those of Cooperative Treasure Collection, batches those of the runs in docs/results.md. What

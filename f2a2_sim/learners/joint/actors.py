@@ -49,10 +49,6 @@ class Actors:
                 place[...] = values
         return row
 
-    def frozen(self) -> FrozenActors:
-        """All policies as they are now: what agents know of each other's while they learn."""
-        return FrozenActors(self.shape, self.rows.clone(), self.moments)
-
     def logits(self, agents: Tensor, observations: Tensor) -> Tensor:
         """``[r, batch, actions]`` of some agents' raw observations ``[r, batch, size]``."""
         arrays = self.shape.arrays(self.rows.index_select(0, agents))
@@ -69,17 +65,27 @@ class Actors:
 
 
 class FrozenActors:
-    """Everybody's policy at one moment; the first layers read raw observations.
+    """Everybody's policy at the moment of the last `freeze`; the first layers read raw observations.
 
-    One agent's activations stay in the cache from layer to layer, and those of all would not.
+    It is what agents know of each other's while they learn. One agent's activations stay in the cache from
+    layer to layer, and those of all would not.
     """
 
-    def __init__(self, shape: MlpShape, rows: Tensor, moments: RunningMoments) -> None:
-        first, *rest = shape.views(rows)
-        weights, biases = moments.folded(first)
+    def __init__(self, actors: Actors) -> None:
+        self._actors = actors
+        self._rows = actors.rows.clone()
+        first, *rest = actors.shape.views(self._rows)
+        self._first = actors.moments.folded(first)
+        self._raw = first
         further = [(w.squeeze(1), b.squeeze(1)) for w, b in zip(rest[0::2], rest[1::2], strict=True)]
-        by_layer = [(weights, biases), *further]
-        self._policies = [[(w[agent], b[agent]) for w, b in by_layer] for agent in range(rows.shape[0])]
+        by_layer = [self._first, *further]
+        self._policies = [[(w[agent], b[agent]) for w, b in by_layer] for agent in range(len(self._rows))]
+
+    def freeze(self) -> None:
+        """Take the policies as they are now, into the same memory."""
+        self._rows.copy_(self._actors.rows)
+        for kept, new in zip(self._first, self._actors.moments.folded(self._raw), strict=True):
+            kept.copy_(new)
 
     def logits(self, observations: Tensor) -> Tensor:
         """``[b, n, batch, actions]`` of everybody's raw observations ``[b, n, batch, size]``."""

@@ -29,7 +29,7 @@ from f2a2_sim.learners.config import LearnerConfig
 from f2a2_sim.learners.few import softmax
 from f2a2_sim.learners.fleet import StackedFleet, Stateful
 from f2a2_sim.learners.joint.actors import Actors, FrozenActors
-from f2a2_sim.learners.joint.graphs import Given, RecordedUpdates, graphs_wanted
+from f2a2_sim.learners.joint.recorded import Given, RecordedUpdates, recording_wanted
 from f2a2_sim.learners.joint.lone_mlp import LoneMlps, passes_of
 from f2a2_sim.learners.joint.modelling import Modelling
 from f2a2_sim.learners.joint.replay import JointFleetReplay, JointTransitions
@@ -84,6 +84,7 @@ class JointFleet(StackedFleet):
 
     joint_information: ClassVar[bool] = True
     on_policy: ClassVar[bool] = False
+    recordable: ClassVar[bool] = False
 
     def __init__(self, config: LearnerConfig, setup: FleetSetup) -> None:
         if config.normalise_td:
@@ -128,7 +129,9 @@ class JointFleet(StackedFleet):
                 f"{self._transitions_needed()} (batch_size, warmup_transitions); use at least that many"
             )
         self._pool = BlockPool()
-        self._recorded = RecordedUpdates() if graphs_wanted(setup.device) else None
+        self._policies = FrozenActors(self.actors)
+        recorded = self.recordable and self.moa is None and recording_wanted(setup.device)
+        self._recorded = RecordedUpdates() if recorded else None
         self._passes: dict[tuple[int, int, int], StackedMlp | LoneMlps] = {}
         self._kept: dict[tuple[str, int, int], Any] = {}
         self.reset(np.arange(n), setup.seeds)
@@ -147,7 +150,9 @@ class JointFleet(StackedFleet):
     def update_block(self, worker: int, drawn: Drawn) -> Tensor:
         """Critic step, target step, actor step of neighbouring agents; `STATISTICS` as ``[5, b]``.
 
-        Only rows of ``drawn.run`` may be written, and of all others none may be read: blocks run at once.
+        Only rows of ``drawn.run`` may be written, and of all others none may be read: blocks run at once. If the
+        class says that it is ``recordable``, an update's operations are recorded and then repeated without
+        asking again: all that changes from update to update must be in tensors, which stay where they are.
         """
 
     @property
@@ -259,9 +264,9 @@ class JointFleet(StackedFleet):
             batch = Batch(batch.indices, batch.resample[:, : -self.moa.draws_per_update])
         on_cpu = self.setup.device.type == "cpu"  # elsewhere all agents are one block
         blocks = list(blocks_of(rows, self.config.block_agents if on_cpu else self.n_agents))
-        recorded = self._recorded if len(blocks) == 1 and self.moa is None else None
+        recorded = self._recorded if on_cpu or len(blocks) == 1 else None
         with one_thread():
-            before = None if recorded is not None else self.actors.frozen()
+            self._policies.freeze()
 
         def update_block(worker: int, block: tuple[slice, IntArray]) -> None:
             run, positions = block
@@ -269,12 +274,11 @@ class JointFleet(StackedFleet):
             due = self.actors_due(run)
 
             def learn(given: Given) -> Tensor:
-                policies = self.actors.frozen() if before is None else before
-                return self.update_block(worker, self._draw(worker, run, due, given, policies, drawn))
+                return self.update_block(worker, self._draw(worker, run, due, given, drawn))
 
             with torch.inference_mode():
                 given = self._given(run, drawn)
-                kind = (run.start, run.stop, due.tobytes())
+                kind = (worker, run.start, run.stop, due.tobytes())
                 values = learn(given) if recorded is None else recorded.run(kind, given, learn)
             for name, column in zip(STATISTICS, values.cpu().numpy(), strict=True):
                 statistics[name][positions] = column
@@ -293,12 +297,12 @@ class JointFleet(StackedFleet):
         return Given(read, rewards, torch.from_numpy(batch.resample).to(rewards.device))
 
     def _draw(
-        self, worker: int, run: slice, due: BoolArray, given: Given, policies: FrozenActors, batch: Batch
+        self, worker: int, run: slice, due: BoolArray, given: Given, batch: Batch
     ) -> Drawn:
         read, rewards, uniforms = given.transitions, given.rewards, given.uniforms
 
         def logits(following: bool) -> Tensor:
-            return self._logits_known(worker, run, read, batch.indices, policies, following)
+            return self._logits_known(worker, run, read, batch.indices, following)
 
         next_logits = logits(True)
         shape = next_logits.shape[:3]
@@ -315,7 +319,6 @@ class JointFleet(StackedFleet):
         run: slice,
         read: JointTransitions,
         numbers: IntArray,
-        policies: FrozenActors,
         following: bool,
     ) -> Tensor:
         """What neighbouring agents know of everybody's policy at o, or at o' ``[b, n, batch, actions]``.
@@ -324,7 +327,7 @@ class JointFleet(StackedFleet):
         """
         seen = (read.next_observations if following else read.observations).to(self.parameters.dtype)
         if self.moa is None:
-            return policies.logits(seen)
+            return self._policies.logits(seen)
         before = self.replay.histories(run, numbers, self.moa.config.history_steps, following)
         logits = self.moa.predict(worker, run, seen, before)
         own = torch.arange(run.start, run.stop, device=seen.device)

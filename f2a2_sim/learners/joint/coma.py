@@ -32,6 +32,7 @@ class ComaFleet(CriticsFleet[OwnValues]):
     """All agents of a world."""
 
     on_policy: ClassVar[bool] = True
+    recordable: ClassVar[bool] = True
 
     @cached_property
     def critic_shape(self) -> MlpShape | AttentionShape:

@@ -34,6 +34,7 @@ from f2a2_sim.learners.stacked import MlpShape
 class DdpgFleet(CriticsFleet[TakenValues]):
     """All agents of a world; F2A2-TD3 is the same with a second twin and its own pace."""
 
+    recordable: ClassVar[bool] = True
     twins: ClassVar[int] = 1
 
     @cached_property

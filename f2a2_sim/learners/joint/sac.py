@@ -9,6 +9,7 @@ and its own reward, and agrees with the others on all of it, or on the attention
 from __future__ import annotations
 
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +28,8 @@ _TWINS = (0, 1)
 
 class SacFleet(CriticsFleet[OwnAttentionCritic]):
     """All agents of a world; where the critics lie in a row says `AttentionTwins`."""
+
+    recordable: ClassVar[bool] = True
 
     @cached_property
     def critic_shape(self) -> AttentionTwins:

@@ -79,7 +79,7 @@ def test_own_policy_is_the_own_one_and_others_are_predicted() -> None:
     run = slice(0, 3)
     read = fleet.replay.gather(run, numbers)
     with torch.inference_mode():
-        logits = fleet._logits_known(0, run, read, numbers, fleet.actors.frozen(), True)
+        logits = fleet._logits_known(0, run, read, numbers, True)
     seen = read.next_observations.double()
     before = fleet.replay.histories(run, numbers, 3, True)
     expected = fleet.moa.predict(0, run, seen, before)

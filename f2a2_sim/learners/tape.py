@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 
 class _NotRecordable(Exception):
@@ -60,7 +61,7 @@ class Tape:
 class _Recorder(TorchDispatchMode):
     """Runs operations as they come, and writes them down.
 
-    A tensor is known by its object; all are kept until `finish`, lest another get the place of one in memory.
+    A tensor is known by its object, for as long as that lives.
     """
 
     def __init__(self, given: Sequence[Tensor]) -> None:
@@ -68,9 +69,8 @@ class _Recorder(TorchDispatchMode):
         self.operations = 0
         self.failure: str | None = None
         self._graph: Any = torch._C.Graph()
-        self._values: dict[int, Any] = {}
-        self._kept: list[Tensor] = []
-        self._made: set[int] = set()  # what is given or computed; all else is held
+        self._values = WeakTensorKeyDictionary()
+        self._made = WeakTensorKeyDictionary()  # what is given or computed; all else is held
         self._held: list[Tensor] = []
         for tensor in given:
             self._enter(tensor, self._graph.addInput(), made=True)
@@ -100,7 +100,6 @@ class _Recorder(TorchDispatchMode):
         if any(not isinstance(x, Tensor) for x in _flat(results)):
             raise _NotRecordable(f"{func} tells Python a number")
         if not func._schema.is_mutable and all(self._is_held_view(x, read) for x in _flat(results)):
-            self._kept += _flat(results)
             return
         schema = func._schema
         values, scalars = [], False
@@ -128,26 +127,25 @@ class _Recorder(TorchDispatchMode):
         """Whether it is memory that stays, seen in another way: then the view stays too."""
         place = tensor.untyped_storage().data_ptr()
         return place != 0 and any(
-            id(x) not in self._made and x.untyped_storage().data_ptr() == place for x in read
+            x not in self._made and x.untyped_storage().data_ptr() == place for x in read
         )
 
     def _enter_made(self, tensor: Tensor, value: Any) -> None:
-        if id(tensor) in self._values and id(tensor) not in self._made:
+        if tensor in self._values and tensor not in self._made:
             return  # it was written to, and is held already
         self._enter(tensor, value, made=True)
 
     def _enter(self, tensor: Tensor, value: Any, made: bool) -> None:
         value.setType(torch._C.TensorType.get())
-        self._values[id(tensor)] = value
-        self._kept.append(tensor)
+        self._values[tensor] = value
         if made:
-            self._made.add(id(tensor))
+            self._made[tensor] = True
 
     def _value(self, tensor: Tensor) -> Any:
-        if id(tensor) not in self._values:
+        if tensor not in self._values:
             self._enter(tensor, self._graph.addInput(), made=False)
             self._held.append(tensor)
-        return self._values[id(tensor)]
+        return self._values[tensor]
 
     def _argument(self, given: Any, kind: Any) -> Any:
         if isinstance(given, Tensor):

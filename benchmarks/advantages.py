@@ -35,7 +35,8 @@ from torch import Tensor
 
 from benchmarks.joint import learn_once
 from f2a2_sim.compute import prepare_torch
-from f2a2_sim.learners.joint.base import JointFleet, choose
+from f2a2_sim.learners.joint.base import JointFleet
+from f2a2_sim.learners.joint.drawn import choose
 from f2a2_sim.learners.joint.sac import SacFleet
 from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.scenario.load import load_scenario

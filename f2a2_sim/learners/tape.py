@@ -58,14 +58,14 @@ class Tape:
         return result
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Runs operations as they come, and writes them down.
 
     A tensor is known by its object, for as long as that lives.
     """
 
     def __init__(self, given: Sequence[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations = 0
         self.failure: str | None = None
         self._graph: Any = torch._C.Graph()

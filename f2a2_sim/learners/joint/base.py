@@ -26,12 +26,12 @@ from devices.compute import Work
 from f2a2_sim.errors import UsageError
 from f2a2_sim.learners.base import Batch, BoolArray, FleetSetup, FloatArray, IntArray
 from f2a2_sim.learners.config import LearnerConfig
-from f2a2_sim.learners.few import softmax
 from f2a2_sim.learners.fleet import StackedFleet, Stateful
 from f2a2_sim.learners.joint.actors import Actors, FrozenActors
-from f2a2_sim.learners.joint.recorded import Given, RecordedUpdates, recording_wanted
+from f2a2_sim.learners.joint.drawn import Drawn, choose
 from f2a2_sim.learners.joint.lone_mlp import LoneMlps, passes_of
 from f2a2_sim.learners.joint.modelling import Modelling
+from f2a2_sim.learners.joint.recorded import RecordedUpdates, recording_wanted
 from f2a2_sim.learners.joint.replay import JointFleetReplay, JointTransitions
 from f2a2_sim.learners.pool import BlockPool, one_thread
 from f2a2_sim.learners.stacked import (
@@ -48,35 +48,6 @@ Made = TypeVar("Made")
 
 STATISTICS = ("entropy", "q_mean", "td_abs", "critic_loss", "importance_mean")
 ACCURACY = "moa_accuracy"
-
-
-@dataclasses.dataclass(frozen=True)
-class Drawn:
-    """What a block of ``b`` agents learns from in one update; n is the number of all agents."""
-
-    run: slice
-    due: BoolArray  # whose actors take a step [b]
-    transitions: JointTransitions
-    rewards: Tensor  # [b, batch], as the learner sees them
-    next_logits: Tensor  # of everybody's policy at o', as the agent knows them [b, n, batch, actions]
-    next_others: Tensor  # a~', int64 [b, n, batch]; the own entry is a sample of the own policy
-    logits: Callable[[], Tensor]  # of everybody's policy at o, as the agent knows them; a~ is drawn from them
-    uniforms: Tensor  # for a~ [b, n, batch]
-    noise: Tensor  # the uniforms that the learner asked for besides [b, batch, resampled_draws - 2 n]
-
-    def sample_others(self) -> Tensor:
-        """a~, int64 ``[b, n, batch]``; the own entry is a sample of the own policy."""
-        return choose(self.logits(), self.uniforms)
-
-    @property
-    def own(self) -> Tensor:
-        """Numbers of the block's agents, int64 ``[b]``."""
-        return torch.arange(self.run.start, self.run.stop, device=self.rewards.device)
-
-    def of_own(self, values: Tensor) -> Tensor:
-        """What belongs to the agents themselves: ``[b, n, ...]`` -> ``[b, ...]``, a view."""
-        mine = values[:, self.run].diagonal(dim1=0, dim2=1)
-        return mine.movedim(-1, 0)
 
 
 class JointFleet(StackedFleet):
@@ -150,9 +121,9 @@ class JointFleet(StackedFleet):
     def update_block(self, worker: int, drawn: Drawn) -> Tensor:
         """Critic step, target step, actor step of neighbouring agents; `STATISTICS` as ``[5, b]``.
 
-        Only rows of ``drawn.run`` may be written, and of all others none may be read: blocks run at once. If the
-        class says that it is ``recordable``, an update's operations are recorded and then repeated without
-        asking again: all that changes from update to update must be in tensors, which stay where they are.
+        Only rows of ``drawn.run`` may be written, and of all others none may be read: blocks run at once. If
+        the class says that it is ``recordable``, an update's operations are recorded and then repeated
+        without asking again: what changes from update to update must be in tensors, and these stay in place.
         """
 
     @property
@@ -273,45 +244,54 @@ class JointFleet(StackedFleet):
             drawn = batch.take(positions)
             due = self.actors_due(run)
 
-            def learn(given: Given) -> Tensor:
-                return self.update_block(worker, self._draw(worker, run, due, given, drawn))
-
             with torch.inference_mode():
-                given = self._given(run, drawn)
-                kind = (worker, run.start, run.stop, due.tobytes())
-                values = learn(given) if recorded is None else recorded.run(kind, given, learn)
+                read = self._read(run, drawn)
+                assert drawn.resample is not None
+                uniforms = torch.from_numpy(drawn.resample).to(read.rewards.device)
+
+                def learn(*given: Tensor) -> Tensor:
+                    transitions = read.with_tensors(given[:-1])
+                    told = self._draw(worker, run, due, transitions, given[-1], drawn.indices)
+                    return self.update_block(worker, told)
+
+                given, kind = [*read.tensors(), uniforms], (worker, run.start, run.stop, due.tobytes())
+                values = learn(*given) if recorded is None else recorded.run(kind, given, learn)
             for name, column in zip(STATISTICS, values.cpu().numpy(), strict=True):
                 statistics[name][positions] = column
 
         self._pool.map(update_block, blocks)
         return statistics
 
-    def _given(self, run: slice, batch: Batch) -> Given:
+    def _read(self, run: slice, batch: Batch) -> JointTransitions:
+        """What a block's agents drew, with rewards as the learner sees them."""
         read = self.replay.gather(run, batch.indices)
         rewards = read.rewards.to(self.parameters.dtype)
         if self.config.normalise_rewards:
             mean, deviation = (torch.from_numpy(m).to(rewards) for m in self.replay.reward_moments(run))
             scale = torch.where(deviation > 0, 1.0 / deviation, 0.0)
             rewards = (rewards - mean.unsqueeze(1)) * scale.unsqueeze(1)
-        assert batch.resample is not None
-        return Given(read, rewards, torch.from_numpy(batch.resample).to(rewards.device))
+        return dataclasses.replace(read, rewards=rewards)
 
     def _draw(
-        self, worker: int, run: slice, due: BoolArray, given: Given, batch: Batch
+        self,
+        worker: int,
+        run: slice,
+        due: BoolArray,
+        read: JointTransitions,
+        uniforms: Tensor,
+        numbers: IntArray,
     ) -> Drawn:
-        read, rewards, uniforms = given.transitions, given.rewards, given.uniforms
-
         def logits(following: bool) -> Tensor:
-            return self._logits_known(worker, run, read, batch.indices, following)
+            return self._logits_known(worker, run, read, numbers, following)
 
         next_logits = logits(True)
         shape = next_logits.shape[:3]
         count = shape[1] * shape[2]
-        noise = uniforms[:, 2 * count :].view(*rewards.shape, -1)
+        noise = uniforms[:, 2 * count :].view(*read.rewards.shape, -1)
         target_logits = self.target_logits(run, next_logits, noise)
         next_others = choose(target_logits, uniforms[:, count : 2 * count].view(shape))
         now = uniforms[:, :count].view(shape)
-        return Drawn(run, due, read, rewards, next_logits, next_others, partial(logits, False), now, noise)
+        return Drawn(run, due, read, next_logits, next_others, partial(logits, False), now, noise)
 
     def _logits_known(
         self,
@@ -490,12 +470,3 @@ class JointFleet(StackedFleet):
 
     def parts(self) -> dict[str, Stateful | None]:
         return {"replay": self.replay, "moa": self.moa}
-
-
-def choose(logits: Tensor, uniforms: Tensor) -> Tensor:
-    """Sample actions ``[...]`` from ``logits`` ``[..., actions]`` by uniforms in [0, 1) ``[...]``."""
-    left = uniforms.to(logits.dtype, copy=True)
-    chosen = torch.zeros(left.shape, dtype=torch.int8, device=left.device)
-    for probability in softmax(logits).unbind(-1)[:-1]:
-        chosen.add_(left.sub_(probability) >= 0)
-    return chosen.long()

@@ -19,10 +19,10 @@ from f2a2_sim.learners.attention_shape import AttentionShape
 from f2a2_sim.learners.few import log_softmax, softmax
 from f2a2_sim.learners.isac_objective import Policy, importance_weights
 from f2a2_sim.learners.joint.attention_twins import AttentionTwins
-from f2a2_sim.learners.joint.base import Drawn
 from f2a2_sim.learners.joint.coma_objective import OnPolicy, actor_gradient, critic_gradient, td_lambda
 from f2a2_sim.learners.joint.critics import CriticsFleet
 from f2a2_sim.learners.joint.ddpg_objective import add_entropy_bonus
+from f2a2_sim.learners.joint.drawn import Drawn
 from f2a2_sim.learners.joint.mlp_critic import JointMlpCritic
 from f2a2_sim.learners.joint.own_values import AttentionValues, OwnValues, PerceptronValues
 from f2a2_sim.learners.stacked import MlpShape

@@ -16,7 +16,6 @@ from torch import Tensor
 from f2a2_sim.learners.few import log_softmax
 from f2a2_sim.learners.isac_objective import Policy, importance_weights
 from f2a2_sim.learners.joint.attention_twins import AttentionTwins
-from f2a2_sim.learners.joint.base import Drawn
 from f2a2_sim.learners.joint.critics import CriticsFleet
 from f2a2_sim.learners.joint.ddpg_objective import (
     OwnSample,
@@ -26,6 +25,7 @@ from f2a2_sim.learners.joint.ddpg_objective import (
     bootstrap_target,
     critic_gradient,
 )
+from f2a2_sim.learners.joint.drawn import Drawn
 from f2a2_sim.learners.joint.mlp_critic import JointMlpCritic
 from f2a2_sim.learners.joint.taken_values import AttentionTaken, PerceptronTaken, TakenValues
 from f2a2_sim.learners.stacked import MlpShape

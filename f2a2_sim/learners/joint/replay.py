@@ -47,6 +47,15 @@ class JointTransitions:
     fresh: Tensor | None = None  # bool [b, n, batch]: o^j and a^j are of the step itself
     next_fresh: Tensor | None = None  # the same of o'^j
 
+    def tensors(self) -> list[Tensor]:
+        """All that it holds."""
+        return [field for field in vars(self).values() if field is not None]
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> JointTransitions:
+        """The same with others in the place of its `tensors`."""
+        names = (name for name, field in vars(self).items() if field is not None)
+        return JointTransitions(**dict(zip(names, tensors, strict=True)))
+
 
 @dataclass(frozen=True)
 class Histories:

@@ -18,8 +18,8 @@ from f2a2_sim.learners.attention_shape import CriticArrays
 from f2a2_sim.learners.few import log_softmax
 from f2a2_sim.learners.isac_objective import Policy, bootstrap_target, importance_weights
 from f2a2_sim.learners.joint.attention_twins import AttentionTwins, entered, observed_by_group
-from f2a2_sim.learners.joint.base import Drawn
 from f2a2_sim.learners.joint.critics import CriticsFleet
+from f2a2_sim.learners.joint.drawn import Drawn
 from f2a2_sim.learners.joint.own_attention import OwnAttentionCritic
 from f2a2_sim.learners.joint.sac_objective import OwnSide, actor_gradient, critic_gradient
 

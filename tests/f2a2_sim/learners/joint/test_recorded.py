@@ -8,24 +8,31 @@ import numpy as np
 import pytest
 import torch
 
+from f2a2_sim.learners.joint.base import JointFleet
+from f2a2_sim.learners.joint.sac import SacFleet
 from f2a2_sim.learners.tape import available
-from tests.f2a2_sim.learners.joint.conftest import make_joint
+from tests.f2a2_sim.learners.joint.conftest import fill, make_joint
 from tests.f2a2_sim.learners.joint.test_cuda import EVERY, LEARNERS
+from tests.f2a2_sim.learners.joint.test_modelling import modelling_fleet
 
 pytestmark = pytest.mark.skipif(not available(), reason="this torch cannot play tapes")
 
+MANY = {"batch_size": 1100, "replay_transitions": 2400, "hidden_size": 16}
 SETTINGS: dict[str, dict[str, Any]] = {
     **LEARNERS,
     "falling steps": {"name": "f2a2_sac", "learning_rate_decay": {"factor": 0.1, "updates": 20}},
     "regularised": {"name": "f2a2_ddpg", "critic_l2": 0.01, "logit_decay": 0.001, "normalise_rewards": True},
+    "single precision, rows for every library": {"name": "f2a2_sac", **MANY},
+    "the same, perceptrons": {"name": "f2a2_td3", **MANY},
     "block by block": {"name": "f2a2_sac", "block_agents": 1},
 }
 
 
 def learn(learner: str, threads: int, recorded: bool, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
-    """Parameters and all statistics after updates of all agents, of some, after consensus, and after loading."""
+    """What updates of all agents and of some lead to, with consensus, a reset and a loaded state between."""
+    dtype = torch.float32 if SETTINGS[learner].get("batch_size") else torch.float64
     monkeypatch.setenv("F2A2_RECORDED_UPDATES", "1" if recorded else "0")
-    fleet = make_joint(setup={"beta": 0.1}, **SETTINGS[learner])
+    fleet = make_joint(setup={"beta": 0.1, "dtype": dtype}, **SETTINGS[learner])
     assert (fleet._recorded is not None) == recorded
     rng, statistics = np.random.default_rng(8), []
     before = torch.get_num_threads()
@@ -37,6 +44,9 @@ def learn(learner: str, threads: int, recorded: bool, monkeypatch: pytest.Monkey
             told = fleet.update(rows, fleet.draw_batch(rows, uniforms))
             statistics += [torch.from_numpy(column) for column in told.values()]
             fleet.take_consensus(EVERY, fleet.shared_parameters().mean(dim=0).expand(len(EVERY), -1))
+            if update == 10:
+                fleet.reset(np.array([1]), [5])
+                fill(fleet, seed=4)
             if update == 15:
                 saved = {
                     name: part.clone() if isinstance(part, torch.Tensor) else part
@@ -59,3 +69,15 @@ def test_recorded_updates_equal_plain_ones(
     found = learn(learner, threads, True, monkeypatch)
     for plain, played in zip(expected, found, strict=True):
         assert torch.equal(plain.nan_to_num(), played.nan_to_num())
+
+
+def test_what_does_not_say_so_is_not_recorded() -> None:
+    """Another learner's update may depend on numbers that Python keeps; models of the others do."""
+
+    class Counting(SacFleet):
+        recordable = False
+
+    assert not JointFleet.recordable
+    sac, counting = make_joint("f2a2_sac"), modelling_fleet("f2a2_sac")
+    assert sac._recorded is not None and counting._recorded is None
+    assert Counting(sac.config, sac.setup)._recorded is None

@@ -44,6 +44,7 @@ from f2a2_sim.simulator.stopwatch import Stopwatch
 
 SIDE = 2048  # of the plain product
 ROLLOUTS = 12
+WARM_UP = 32  # updates before any is measured: the first ones are computed plainly, then they are recorded
 FILLED = 2400  # transitions that MAAC draws from
 EPISODE_STEPS = {"rover_tower": 25, "ctc": 100}
 LEARNERS = {
@@ -161,6 +162,8 @@ def fleet_row(world: str, name: str, rounds: int, device: torch.device) -> tuple
     seen = rng.standard_normal((len(every), ROLLOUTS, fleet.actor_shape.inputs)).astype(np.float32)
     act = partial(fleet.act, every, seen, rng.random(seen.shape[:2]))
     flops = fleet.update_work().flops * fleet.n_agents
+    for _ in range(WARM_UP):
+        learn_once(fleet, rng)
     round_s, columns, _ = beside_floor(partial(learn_once, fleet, rng), flops, rounds, device)
     act_s = statistics.median(seconds(act, device) for _ in range(20))
     rest_s, world_s = rest_of(world, keys, device.type, torch.get_num_threads())

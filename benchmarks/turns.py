@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.joint import EPISODE_STEPS, LEARNERS
+from benchmarks.joint import EPISODE_STEPS, LEARNERS, WARM_UP
 
 SERVE = """
 import sys
@@ -31,7 +31,7 @@ from f2a2_sim.compute import prepare_torch
 device = prepare_torch("cpu", int(sys.argv[3]))
 fleet, rng = fleet_of(sys.argv[1], LEARNERS[sys.argv[2]], device), np.random.default_rng(1)
 floor = Floor(fleet.update_work().flops * fleet.n_agents, device)
-for _ in range(3):
+for _ in range(int(sys.argv[4])):
     learn_once(fleet, rng)
 floor.mm()
 for _ in sys.stdin:
@@ -46,7 +46,7 @@ class Side:
     def __init__(self, folder: Path, world: str, learner: str, threads: int) -> None:
         environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": str(threads)}
         self._process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, world, learner, str(threads)],
+            [sys.executable, "-c", SERVE, world, learner, str(threads), str(WARM_UP)],
             cwd=folder,
             env=environment,
             stdin=subprocess.PIPE,

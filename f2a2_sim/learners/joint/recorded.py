@@ -3,7 +3,7 @@
 What an update computes is the same every time but for what it was given. On CUDA that is copied to where
 the kernels were recorded to read it, and hundreds of them are launched by one call; on a processor a tape
 gets it (`f2a2_sim.learners.tape`). The first updates are computed plainly: they make all buffers that later
-ones use again.
+ones use again, and on CUDA also what its libraries need.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from f2a2_sim.learners.tape import Tape, available
 
-_PLAIN_UPDATES = 3
+_PLAIN_UPDATES = {"cpu": 1, "cuda": 3}
 _KINDS = 128  # so many are recorded; a fleet whose agents update at different times may know of hundreds
 _SWITCH = "F2A2_RECORDED_UPDATES"
 
@@ -49,7 +49,7 @@ class RecordedUpdates:
         if recording is not None:
             return recording.play(given)
         count = self._plain[kind] = self._plain.get(kind, 0) + 1
-        if count <= _PLAIN_UPDATES or len(self._recorded) >= _KINDS:
+        if count <= _PLAIN_UPDATES[given[0].device.type] or len(self._recorded) >= _KINDS:
             return update(*given)
         new = (_Graph if given[0].is_cuda else Tape)(update, given)
         if new.failure is None:

@@ -89,7 +89,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self.failure is None:
             try:
                 self._write(func, args, kwargs, result)
-            except _NotRecordable as failure:
+            except (_NotRecordable, RuntimeError, TypeError, KeyError) as failure:  # the latter are torch's
                 self.failure = str(failure)
         return result
 

@@ -124,6 +124,16 @@ def test_what_cannot_be_repeated_is_computed_and_told() -> None:
     assert tape.failure is not None and "number" in tape.failure
 
 
+def test_what_torch_cannot_write_down_is_computed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: object, given: object, kind: object) -> None:
+        raise RuntimeError("no such constant")
+
+    monkeypatch.setattr("f2a2_sim.learners.tape._Recorder._argument", refuse)
+    tape = Tape(lambda x: x.add(2.0).mul(3.0), [torch.ones(2)])
+    assert tape.result.tolist() == [9.0, 9.0]
+    assert tape.failure == "no such constant"
+
+
 def test_threads_may_play_at_once() -> None:
     tapes = [Tape(lambda x: x @ x, [torch.eye(4)]) for _ in range(2)]
     found: list[Tensor] = []

@@ -85,6 +85,15 @@ def fill(fleet: JointFleet, seed: int, steps: int = 12) -> None:
         seen = following if rng.random() < 0.8 else random_observations(rng)
 
 
+def spoil_and_load(fleet: JointFleet) -> None:
+    """Save the state, spoil the parameters, and load it again."""
+    saved = {
+        name: part.clone() if isinstance(part, torch.Tensor) else part for name, part in fleet.state().items()
+    }
+    fleet.parameters.mul_(0.5)
+    fleet.load_state(saved)
+
+
 def update(fleet: JointFleet) -> dict[str, np.ndarray]:
     """One update of all agents, the same for fleets alike."""
     every = np.arange(len(SIZES))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from f2a2_sim.learners.joint.base import JointFleet
-from tests.f2a2_sim.learners.joint.conftest import SIZES, make_joint
+from tests.f2a2_sim.learners.joint.conftest import SIZES, make_joint, spoil_and_load
 from tests.f2a2_sim.learners.joint.test_modelling import modelling_fleet
 
 EVERY = np.arange(len(SIZES))
@@ -71,12 +71,7 @@ def test_recorded_updates_equal_plain_ones(learner: str, monkeypatch: pytest.Mon
             statistics = fleet.update(rows, fleet.draw_batch(rows, uniforms))
             fleet.take_consensus(EVERY, fleet.shared_parameters().mean(dim=0).expand(len(EVERY), -1))
             if update == 15:
-                saved = {
-                    name: part.clone() if isinstance(part, torch.Tensor) else part
-                    for name, part in fleet.state().items()
-                }
-                fleet.parameters.mul_(0.5)
-                fleet.load_state(saved)
+                spoil_and_load(fleet)
         if fleet._recorded is not None:
             assert len(fleet._recorded) >= 1
         outcomes.append((fleet.parameters.cpu(), statistics["td_abs"]))

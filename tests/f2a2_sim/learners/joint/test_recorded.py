@@ -11,7 +11,7 @@ import torch
 from f2a2_sim.learners.joint.base import JointFleet
 from f2a2_sim.learners.joint.sac import SacFleet
 from f2a2_sim.learners.tape import available
-from tests.f2a2_sim.learners.joint.conftest import fill, make_joint
+from tests.f2a2_sim.learners.joint.conftest import fill, make_joint, spoil_and_load
 from tests.f2a2_sim.learners.joint.test_cuda import EVERY, LEARNERS
 from tests.f2a2_sim.learners.joint.test_modelling import modelling_fleet
 
@@ -48,12 +48,7 @@ def learn(learner: str, threads: int, recorded: bool, monkeypatch: pytest.Monkey
                 fleet.reset(np.array([1]), [5])
                 fill(fleet, seed=4)
             if update == 15:
-                saved = {
-                    name: part.clone() if isinstance(part, torch.Tensor) else part
-                    for name, part in fleet.state().items()
-                }
-                fleet.parameters.mul_(0.5)
-                fleet.load_state(saved)
+                spoil_and_load(fleet)
     finally:
         torch.set_num_threads(before)
     assert not recorded or len(fleet._recorded or ()) >= 2, "of all agents, and of all but one"

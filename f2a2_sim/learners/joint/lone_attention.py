@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from f2a2_sim.learners.attention_shape import AttentionShape, CriticArrays
-from f2a2_sim.learners.products import linear, through_leak, write_transposed
-from f2a2_sim.learners.stacked import Buffers
+from f2a2_sim.learners.products import LEAK, linear, through_leak, write_transposed
 
 
 @dataclass(frozen=True)
@@ -81,56 +80,50 @@ class LonePass:
     encoded: Tensor  # e [m, rows, hidden]
     values: list[Tensor]  # of each of the others [rows, hidden], the heads side by side
     state: Tensor  # s [part, hidden]
-    state_and_others: Tensor  # [s, x] [rows, 2 hidden]
+    others: Tensor  # x [rows, hidden]
     selectors: Tensor  # W_s s [part, hidden], the heads side by side
     asked: Tensor  # u [heads, part, hidden]
     hidden: Tensor  # [rows, hidden]
 
 
 class LoneAttention:
-    """The arithmetic of one critic; the next pass of the same ``number`` overwrites its buffers.
-
-    Numbers are of a part of the batch, and of a critic.
-    """
+    """The arithmetic of one critic."""
 
     def __init__(self, shape: AttentionShape) -> None:
         self.shape = shape
-        self._buffer = Buffers()
 
-    def forward(
-        self, parameters: LoneArrays, looked: Looked, number: tuple[int, int]
-    ) -> tuple[Tensor, LonePass]:
+    def forward(self, parameters: LoneArrays, looked: Looked) -> tuple[Tensor, LonePass]:
         """Values of the own actions ``[rows, actions]``."""
         shape, width, like = self.shape, self.shape.hidden, looked.state
         part, rows, m = len(like), len(looked.others[0]), len(looked.others)
-        encoded = self._buffer(("encoded", number), (m, rows, width), like)
+        encoded = like.new_empty(m, rows, width)
         values: list[Tensor] = []
         for into, seen, weight in zip(encoded, looked.others, parameters.encoders, strict=True):
             of_other = linear(seen, weight, leaky=True)
             into.copy_(of_other)
             values.append(linear(of_other, parameters.value, parameters.value_bias, leaky=True))
-        both = self._buffer(("both", number), (rows, 2 * width), like)
         state = linear(looked.state, parameters.state, leaky=True)
-        torch.unflatten(both[:, :width], 0, (-1, part)).copy_(state)
-        others = self._heads(both[:, width:])
-
         selectors = linear(state, parameters.selector)
-        asked = self._buffer(("asked", number), (shape.heads, part, width), like)
+        asked = like.new_empty(shape.heads, part, width)
         torch.bmm(self._heads(selectors).transpose(0, 1), parameters.key.mT, out=asked)
         logits = like.new_empty(rows, shape.heads, m)
         v = rows // part
         for into, of_others in zip(logits.chunk(v), encoded.chunk(v, dim=1), strict=True):
             torch.bmm(asked.transpose(0, 1), of_others.permute(1, 2, 0), out=into)
         weights = (logits.permute(2, 0, 1) / sqrt(shape.head_width)).contiguous().softmax(dim=0)
-        for j, (weight, value) in enumerate(zip(weights.unsqueeze(-1), values, strict=True)):
-            if j > 0:
-                others.addcmul_(weight, self._heads(value))
-            else:
-                torch.mul(weight, self._heads(value), out=others)
+        weighed = [
+            (weight.unsqueeze(-1), self._heads(value)) for weight, value in zip(weights, values, strict=True)
+        ]
+        others = torch.mul(*weighed[0])
+        for weight, value in weighed[1:]:
+            others.addcmul_(weight, value)
+        others = others.view(rows, width)
 
-        hidden = linear(both, parameters.head, parameters.head_bias, leaky=True)
+        hidden = linear(others, parameters.head[width:])
+        hidden.view(v, part, width).add_(linear(state, parameters.head[:width], parameters.head_bias))
+        torch.nn.functional.leaky_relu_(hidden, LEAK)
         q = linear(hidden, parameters.output, parameters.output_bias)
-        return q, LonePass(looked, logits, weights, encoded, values, state, both, selectors, asked, hidden)
+        return q, LonePass(looked, logits, weights, encoded, values, state, others, selectors, asked, hidden)
 
     def backward(
         self,
@@ -153,35 +146,34 @@ class LoneAttention:
         write_transposed(done.hidden, q_gradient, out.output, add=not first)
         _sum(out.output_bias, q_gradient.sum(dim=0), first)
         g_hidden = through_leak(linear(q_gradient, parameters.output.mT), done.hidden)
-        write_transposed(done.state_and_others, g_hidden, out.head, add=not first)
+        write_transposed(done.others, g_hidden, out.head[width:], add=not first)
+        g_others = self._heads(linear(g_hidden, parameters.head[width:].mT))
+        g_hidden = g_hidden.view(v, part, width).sum(dim=0)  # all variants have the same s
+        write_transposed(done.state, g_hidden, out.head[:width], add=not first)
         _sum(out.head_bias, g_hidden.sum(dim=0), first)
-        g_both = linear(g_hidden, parameters.head.mT)
-        g_state, g_others = g_both[:, :width], self._heads(g_both[:, width:])
+        g_state = linear(g_hidden, parameters.head[:width].mT)
 
         # The weights of the values, the logits, and through them the question.
         g_weights = torch.empty_like(done.weights)
-        product = self._buffer("product", (rows, width), q_gradient)
+        product = q_gradient.new_empty(rows, width)
         in_heads = self._heads(product)
         for value, into in zip(done.values, g_weights, strict=True):
             torch.mul(self._heads(value), g_others, out=in_heads)
             torch.sum(in_heads, dim=-1, out=into)
         g_logits = torch._softmax_backward_data(g_weights, done.weights, 0, g_weights.dtype)
         g_logits = torch.add(g_logits.permute(1, 2, 0) / sqrt(d), done.logits, alpha=logit_decay)
-        by_row = self._buffer("g_asked", (part, self.shape.heads, width), q_gradient)
-        through_logits = self._buffer("through_logits", (rows, m, width), q_gradient)
-        variants = zip(g_logits.chunk(v), done.encoded.chunk(v, dim=1), through_logits.chunk(v), strict=True)
-        for k, (gradient, of_others, into) in enumerate(variants):
+        by_row = q_gradient.new_empty(part, self.shape.heads, width)
+        variants = zip(g_logits.chunk(v), done.encoded.chunk(v, dim=1), strict=True)
+        for k, (gradient, of_others) in enumerate(variants):
             torch.baddbmm(by_row, gradient, of_others.transpose(0, 1), beta=float(k > 0), out=by_row)
-            torch.bmm(gradient.mT, done.asked.transpose(0, 1), out=into)
+        by_other = g_logits.permute(2, 1, 0).contiguous()  # [m, heads, rows]
+        by_other = by_other.view(m, self.shape.heads, v, part, 1)
         g_asked = by_row.transpose(0, 1)  # [heads, part, hidden]
         g_selectors = torch.bmm(g_asked, parameters.key).transpose(0, 1).reshape(part, width)
-        _sum(out.key, torch.bmm(g_asked.mT, self._heads(done.selectors).transpose(0, 1)), first)
+        _sum(out.key, torch.bmm(self._heads(done.selectors).permute(1, 2, 0), g_asked).mT, first)
 
         write_transposed(done.state, g_selectors, out.selector, add=not first)
-        g_question = linear(g_selectors, parameters.selector.mT)
-        for of_variant in g_state.chunk(v):
-            g_question.add_(of_variant)
-        through_leak(g_question, done.state)
+        g_question = through_leak(linear(g_selectors, parameters.selector.mT).add_(g_state), done.state)
         write_transposed(done.looked.state, g_question, out.state, add=not first)
 
         # The values, and what the others' encoders made of them and of the question.
@@ -192,7 +184,10 @@ class LoneAttention:
             through_leak(product, value)
             write_transposed(encoded, product, out.value, add=not first or j > 0)
             _sum(out.value_bias, product.sum(dim=0), first and j == 0)
-            g_encoded = linear(product, parameters.value.mT).add_(through_logits[:, j])
+            g_encoded = linear(product, parameters.value.mT)
+            by_variant = g_encoded.view(v, part, width)
+            for question, weight in zip(done.asked, by_other[j], strict=True):
+                by_variant.addcmul_(question, weight)
             through_leak(g_encoded, encoded)
             write_transposed(seen, g_encoded, out.encoders[j], add=not first)
 

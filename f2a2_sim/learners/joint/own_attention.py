@@ -62,9 +62,8 @@ class _Together:
 class OwnAttentionCritic:
     """The arithmetic of neighbouring devices' critics of one shape; parameters and gradients are theirs.
 
-    `CriticArrays` should stay the same from pass to pass: views of them are made once. On a CPU large
-    activations lie in buffers that the next pass overwrites: a backward pass follows its forward pass, and
-    threads need a critic each.
+    `CriticArrays` should stay the same from pass to pass: views of them are made once, so that threads need a
+    critic each.
     """
 
     def __init__(self, shape: AttentionShape) -> None:
@@ -98,11 +97,9 @@ class OwnAttentionCritic:
         if not lone.computed_alone(inputs[0]):
             return self._forward(parameters, inputs, own)
         q, passes = [], []
-        for number, rows in enumerate(_parts(inputs[0].shape[2], variants)):
+        for rows in _parts(inputs[0].shape[2], variants):
             answers = [
-                self._lone.forward(
-                    arrays, Looked.of(self.shape, inputs, c, own + c, rows, variants), (number, c)
-                )
+                self._lone.forward(arrays, Looked.of(self.shape, inputs, c, own + c, rows, variants))
                 for c, arrays in enumerate(self._by_critic(parameters, own))
             ]
             of_part = torch.stack([values for values, _ in answers])

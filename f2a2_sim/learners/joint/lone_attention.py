@@ -1,10 +1,10 @@
 """One device's attention critic on a CPU, agent by agent: what is read next is still in the cache.
 
-The function, the symbols and the order of the products are those of `f2a2_sim.learners.joint.own_attention`,
-which computes the same for all agents at once, as GPUs like it. Here what the agent itself sees and does, to
-which it does not attend, is left out, instead of being computed and masked; and where a critic is asked about
-several *variants*, joint actions at the same observations, what it makes of the own observation, s, W_s s and
-u, is computed once for all of them.
+The function and the symbols are those of `f2a2_sim.learners.joint.own_attention`, which computes the same for
+all agents at once, as GPUs like it. Here what the agent itself sees and does, to which it does not attend, is
+left out, instead of being computed and masked; and where a critic is asked about several *variants*, joint
+actions at the same observations, what it makes of the own observation, s, W_s s, u and the part of H [s, x]
+that is due to s, is computed once for all of them.
 """
 
 from __future__ import annotations

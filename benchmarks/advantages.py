@@ -190,13 +190,13 @@ def padded(seen: Observations, limit: float) -> NDArray[np.float32]:
 
 
 @torch.inference_mode()
-def told(fleet: SacFleet, truth: Truth) -> FloatArray:
-    """Values by the first critic of each agent ``[n, states, actions]``."""
+def told(fleet: SacFleet, seen: NDArray[np.float32], actions: IntArray) -> FloatArray:
+    """Values by the first critic of each agent ``[n, states, actions]``; arguments as in `Truth`."""
     n = fleet.n_agents
-    observations = torch.from_numpy(truth.observations).expand(n, -1, -1, -1)
-    actions = torch.from_numpy(truth.actions).expand(n, -1, -1)
+    observations = torch.from_numpy(seen).expand(n, -1, -1, -1)
+    joint = torch.from_numpy(actions).expand(n, -1, -1)
     critic, run = fleet.critic(0), slice(0, n)
-    inputs = critic.inputs(fleet._seen(observations, None), fleet._entered(actions))
+    inputs = critic.inputs(fleet._seen(observations, None), fleet._entered(joint))
     return fleet._values(critic, "parameters", inputs, run, variants=1)[0].double().numpy()
 
 
@@ -225,7 +225,7 @@ def _correlations(a: FloatArray, b: FloatArray) -> FloatArray:
 
 def correlate(fleet: SacFleet, truth: Truth) -> tuple[FloatArray, FloatArray]:
     """What the critics say with the truth: advantages, values of states; of each agent ``[n]``."""
-    values = told(fleet, truth)
+    values = told(fleet, truth.observations, truth.actions)
     of_states = _correlations(values.mean(axis=-1), truth.of_states)
     return _correlations(centred(values), truth.advantages), of_states
 

@@ -188,8 +188,8 @@ def learner_health(metrics: Columns, time_name: str = VIRTUAL) -> str:
     """Entropy, critic estimate and temporal-difference error over virtual time."""
     panels = (
         ("entropy", "policy entropy (nat)", PURPLE),
-        ("q_mean", "critic estimate (reward)", BLUE),
-        ("td_abs", "|TD error| (reward)", ORANGE),
+        ("q_mean", "critic estimate (learner's reward)", BLUE),
+        ("td_abs", "|TD error| (learner's reward)", ORANGE),
     )
     with style():
         figure = new_figure(10.5, 2.7)

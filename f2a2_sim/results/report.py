@@ -250,7 +250,10 @@ def _learners(run: RunData) -> Section | None:
         return None
     caption = (
         "Means over the agents, of the batches they learned from. Entropy near 0 is a policy that always does"
-        " the same; the critic's estimate should come to the scale of the returns; its error should settle."
+        " the same. The critic estimates the discounted sum of rewards from a step on, past an episode's time"
+        " limit, and of standardised rewards if learner.normalise_rewards is true: so it need not be of the"
+        " returns' size, but if it goes on rising while they fall, it expects too much. Its error should"
+        " settle."
     )
     figure = Figure("Policies and critics", Markup(plots.learner_health(run.metrics, run.time_name)), caption)
     return Section(

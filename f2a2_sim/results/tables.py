@@ -119,7 +119,12 @@ METRICS = TableSchema(
             "nat",
             "Entropy of the policies on the updated batches, mean over agents since last row.",
         ),
-        _real("q_mean", "reward", "Critics' mean estimate on the updated batches, since last row."),
+        _real(
+            "q_mean",
+            "reward",
+            "Critics' mean estimate on the updated batches, since last row: a discounted sum past any time "
+            "limit, of rewards as they learn from them (standardised with `learner.normalise_rewards`).",
+        ),
         _real(
             "td_abs",
             "reward",

@@ -5,7 +5,7 @@
 For F2A2-SAC, DDPG and TD3 in a particle world. Episodes are played with the policies of each run's newest
 checkpoint and, since these learners' targets go on past the time limit, played on for so many steps more.
 What an agent's first critic says of every step within the limit stands beside the discounted rewards that
-followed, standardised as the learner sees them, by the rewards that the checkpoint's replay holds: as long as
+followed, standardised as the learner does it, by the rewards that the checkpoint's replay holds: as long as
 all agents play by their policies, that is what the critic estimates, but for F2A2-SAC's entropy.
 """
 
@@ -27,20 +27,24 @@ from f2a2_sim.learners.joint.base import JointFleet
 from f2a2_sim.learners.joint.ddpg import DdpgFleet
 from f2a2_sim.learners.joint.sac import SacFleet
 from f2a2_sim.results.folder import RunFolder
+from f2a2_sim.scenario.schema import Scenario
 from f2a2_sim.simulator.checkpoint import find_checkpoint, read_tensors
 from f2a2_sim.worlds.particle import RULES
 
 FloatArray = NDArray[np.float64]
 
 
-def reward_moments(path: Path, rollouts: int) -> tuple[FloatArray, FloatArray]:
-    """Mean and deviation by which each agent standardises its rewards ``[n]``."""
+def reward_moments(path: Path, scenario: Scenario) -> tuple[FloatArray, FloatArray]:
+    """Mean and deviation by which each agent standardises its rewards ``[n]``; 0 and 1 if it does not."""
+    if not scenario.learner.normalise_rewards:
+        n = len(RULES[scenario.world.env]().agents)
+        return np.zeros(n), np.ones(n)
     folder = RunFolder.open(path)
     sums, held = (
         next(iter(read_tensors(folder, find_checkpoint(folder), f"/learner/replay/{name}").values())).numpy()
         for name in ("sums", "held")
     )
-    mean, square = sums / (held * rollouts)
+    mean, square = sums / (held * scenario.world.rollouts)
     return mean, np.sqrt(square - mean**2)
 
 
@@ -66,7 +70,7 @@ def row_of(path: Path, episodes: int, ahead: int, seed: int) -> tuple[str, ...]:
     scenario, fleet = fleet_of_run(path)
     play, rules = OwnPlay(fleet), RULES[scenario.world.env]()
     limit = scenario.world.observation_limit or np.inf
-    mean, deviation = reward_moments(path, scenario.world.rollouts)
+    mean, deviation = reward_moments(path, scenario)
     n, steps, rng = fleet.n_agents, rules.episode_steps, np.random.default_rng(seed)
     seen = padded(rules.reset([np.random.default_rng([seed, e]) for e in range(episodes)]), limit)
     observed, chosen, paid = [], [], []

@@ -21,6 +21,7 @@ the same play, from its observations: how far that gets says what so many episod
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -44,7 +45,7 @@ from f2a2_sim.scenario.schema import Scenario
 from f2a2_sim.simulator.build import build
 from f2a2_sim.simulator.checkpoint import find_checkpoint, read_policies
 from f2a2_sim.worlds.particle import RULES
-from f2a2_sim.worlds.particle.base import Observations
+from f2a2_sim.worlds.particle.base import Observations, Rules
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -187,6 +188,30 @@ def padded(seen: Observations, limit: float) -> NDArray[np.float32]:
     rows = [np.pad(of_role, ((0, 0), (0, 0), (0, size - of_role.shape[-1]))) for of_role in seen]
     joined = np.concatenate(rows, axis=1).transpose(1, 0, 2)
     return np.clip(joined, -limit, limit).astype(np.float32)
+
+
+def playing(
+    rules: Rules, play: Play, limit: float, episodes: int, seed: int
+) -> Iterator[tuple[NDArray[np.float32], IntArray, FloatArray]]:
+    """Steps without an end: observations ``[n, episodes, size]``, actions and rewards ``[episodes, n]``."""
+    n, rng = len(rules.agents), np.random.default_rng(seed)
+    seen = rules.reset([np.random.default_rng([seed, episode]) for episode in range(episodes)])
+    while True:
+        observed = padded(seen, limit)
+        actions = play.act(observed, play.draw(rng, (episodes, n)))
+        seen, rewards = rules.step(actions)
+        yield observed, actions, rewards
+
+
+def parser_of_runs(description: str | None, episodes: int) -> argparse.ArgumentParser:
+    """For what plays episodes with the policies of some runs."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument("--episodes", type=int, default=episodes)
+    parser.add_argument("--seed", type=int, default=5)
+    return parser
 
 
 @torch.inference_mode()

@@ -11,7 +11,7 @@ all agents play by their policies, that is what the critic estimates, but for F2
 
 from __future__ import annotations
 
-import argparse
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +22,10 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.advantages import OwnPlay, fleet_of_run, padded, told
+from benchmarks.advantages import OwnPlay, fleet_of_run, parser_of_runs, playing, told
 from f2a2_sim.learners.joint.base import JointFleet
 from f2a2_sim.learners.joint.ddpg import DdpgFleet
+from f2a2_sim.learners.joint.replay import moments_of
 from f2a2_sim.learners.joint.sac import SacFleet
 from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.scenario.schema import Scenario
@@ -34,18 +35,16 @@ from f2a2_sim.worlds.particle import RULES
 FloatArray = NDArray[np.float64]
 
 
-def reward_moments(path: Path, scenario: Scenario) -> tuple[FloatArray, FloatArray]:
+def reward_moments(path: Path, scenario: Scenario, n: int) -> tuple[FloatArray, FloatArray]:
     """Mean and deviation by which each agent standardises its rewards ``[n]``; 0 and 1 if it does not."""
     if not scenario.learner.normalise_rewards:
-        n = len(RULES[scenario.world.env]().agents)
         return np.zeros(n), np.ones(n)
     folder = RunFolder.open(path)
     sums, held = (
         next(iter(read_tensors(folder, find_checkpoint(folder), f"/learner/replay/{name}").values())).numpy()
         for name in ("sums", "held")
     )
-    mean, square = sums / (held * scenario.world.rollouts)
-    return mean, np.sqrt(square - mean**2)
+    return moments_of(sums, held * scenario.world.rollouts)
 
 
 def expected(fleet: JointFleet, seen: Tensor, actions: Tensor) -> FloatArray:
@@ -70,17 +69,16 @@ def row_of(path: Path, episodes: int, ahead: int, seed: int) -> tuple[str, ...]:
     scenario, fleet = fleet_of_run(path)
     play, rules = OwnPlay(fleet), RULES[scenario.world.env]()
     limit = scenario.world.observation_limit or np.inf
-    mean, deviation = reward_moments(path, scenario)
-    n, steps, rng = fleet.n_agents, rules.episode_steps, np.random.default_rng(seed)
-    seen = padded(rules.reset([np.random.default_rng([seed, e]) for e in range(episodes)]), limit)
-    observed, chosen, paid = [], [], []
-    for step in track(range(steps + ahead), str(path), console=Console(stderr=True), transient=True):
-        actions = play.act(seen, play.draw(rng, (episodes, n)))
-        if step < steps:
+    n, steps = fleet.n_agents, rules.episode_steps
+    mean, deviation = reward_moments(path, scenario, n)
+    observed, chosen = [], []
+    paid: list[FloatArray] = []
+    played = islice(playing(rules, play, limit, episodes, seed), steps + ahead)
+    console = Console(stderr=True)
+    for seen, actions, rewards in track(played, str(path), steps + ahead, console=console, transient=True):
+        if len(paid) < steps:
             observed.append(seen)
             chosen.append(actions.T)
-        following, rewards = rules.step(actions)
-        seen = padded(following, limit)
         paid.append(rewards.T)
 
     followed = np.zeros((steps + ahead + 1, n, episodes))
@@ -105,13 +103,8 @@ def row_of(path: Path, episodes: int, ahead: int, seed: int) -> tuple[str, ...]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
-    parser.add_argument("--episodes", type=int, default=96)
+    parser = parser_of_runs(__doc__, episodes=96)
     parser.add_argument("--ahead", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=5)
     arguments = parser.parse_args()
     table = Table(title=f"{arguments.episodes} episodes, played on for {arguments.ahead} steps")
     for column in ("run", "return", "critic says", "what followed", "too much by", "correlation"):

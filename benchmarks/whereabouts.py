@@ -9,7 +9,7 @@ field ends at 1, but nothing keeps an agent from leaving it.
 
 from __future__ import annotations
 
-import argparse
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.advantages import OwnPlay, fleet_of_run, padded
+from benchmarks.advantages import OwnPlay, fleet_of_run, parser_of_runs, playing
 from f2a2_sim.worlds.particle import RULES
 
 
@@ -27,12 +27,10 @@ def table_of(path: Path, episodes: int, seed: int) -> Table:
     scenario, fleet = fleet_of_run(path)
     play, rules = OwnPlay(fleet), RULES[scenario.world.env]()
     limit = scenario.world.observation_limit or np.inf
-    n, rng = fleet.n_agents, np.random.default_rng(seed)
-    seen = rules.reset([np.random.default_rng([seed, episode]) for episode in range(episodes)])
+    n = fleet.n_agents
     earned, distance, done = np.zeros(n), np.zeros(n), np.zeros((n, rules.n_actions))
-    for _ in range(rules.episode_steps):
-        actions = play.act(padded(seen, limit), play.draw(rng, (episodes, n)))
-        seen, rewards = rules.step(actions)
+    steps = playing(rules, play, limit, episodes, seed)
+    for _, actions, rewards in islice(steps, rules.episode_steps):
         earned += rewards.sum(axis=0) / episodes
         distance += np.abs(rules.state.position[:, :n]).max(axis=-1).mean(axis=0) / rules.episode_steps
         done += (actions[:, :, None] == np.arange(rules.n_actions)).mean(axis=0) / rules.episode_steps
@@ -47,13 +45,7 @@ def table_of(path: Path, episodes: int, seed: int) -> Table:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
-    parser.add_argument("--episodes", type=int, default=48)
-    parser.add_argument("--seed", type=int, default=5)
-    arguments = parser.parse_args()
+    arguments = parser_of_runs(__doc__, episodes=48).parse_args()
     for path in arguments.runs:
         Console().print(table_of(path, arguments.episodes, arguments.seed))
 

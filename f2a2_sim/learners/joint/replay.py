@@ -249,9 +249,7 @@ class JointFleetReplay:
 
     def reward_moments(self, rows: slice) -> tuple[FloatArray, FloatArray]:
         """Mean and standard deviation (of the population) of the rewards that each of ``rows`` holds."""
-        held = np.maximum(self.count[rows], 1)
-        mean = self._sums[0, rows] / held
-        return mean, np.sqrt(np.maximum(self._sums[1, rows] / held - mean**2, 0.0))
+        return moments_of(self._sums[:, rows], self.count[rows])
 
     def clear(self, rows: IntArray) -> None:
         """Forget all that ``rows`` hold."""
@@ -351,6 +349,13 @@ class JointFleetReplay:
 
 _STORED = ("observations", "logits", "rewards", "actions", "ended", "ages", "episode_step")
 _ARRAYS = ("steps", "first", "held", "sums")
+
+
+def moments_of(sums: FloatArray, count: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Mean and deviation ``[n]`` of ``count`` numbers, from sums of them and their squares ``[2, n]``."""
+    count = np.maximum(count, 1)
+    mean = sums[0] / count
+    return mean, np.sqrt(np.maximum(sums[1] / count - mean**2, 0.0))
 
 
 def padded_observations(

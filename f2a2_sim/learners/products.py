@@ -122,6 +122,15 @@ def multiply(
         torch.nn.functional.leaky_relu_(out, LEAK)
 
 
+def add_product(rows: Tensor, weight: Tensor, out: Tensor) -> None:
+    """Add ``rows @ weight`` to ``out`` ``[b, m, n]``."""
+    if by_agent(rows):
+        for i in range(rows.shape[0]):
+            out[i].add_(_linear(rows[i], weight[i], None, False))
+    else:
+        torch.baddbmm(out, rows, weight, out=out)
+
+
 def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None, leaky: bool = False) -> Tensor:
     """The same in new memory."""
     out = rows.new_empty(*rows.shape[:2], weight.shape[2])

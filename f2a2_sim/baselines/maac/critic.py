@@ -11,6 +11,7 @@ left out at an episode's end.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,18 +21,14 @@ from torch import Tensor
 
 from f2a2_sim.baselines.maac.config import MaacConfig
 from f2a2_sim.baselines.maac.steps import clip_norms, load_into, optimiser_state
-from f2a2_sim.learners.attention import Attended, AttentionCritic
+from f2a2_sim.learners.attention import AttentionCritic
 from f2a2_sim.learners.attention_shape import AttentionShape, CriticArrays
 from f2a2_sim.learners.pool import BlockPool
+from f2a2_sim.learners.recorded import RecordedUpdates, recording_wanted
 from f2a2_sim.learners.stacked import StackedAdam, zeros
 
 PART = 512
 """Transitions that are computed at once, by one thread."""
-
-
-def values(attended: list[Attended]) -> Tensor:
-    """The action values ``[n, batch, actions]`` of a whole batch."""
-    return attended[0].q if len(attended) == 1 else torch.cat([part.q for part in attended], dim=1)
 
 
 def regression_target(
@@ -43,35 +40,39 @@ def regression_target(
 
 @dataclass(frozen=True)
 class CriticLoss:
-    """What a critic step looks at."""
+    """What the first term of the loss looks at."""
 
-    attended: list[Attended]  # by part of the batch
     q: Tensor  # [n, batch, actions]
-    actions: Tensor  # int64 [n, batch, 1]
+    actions: Tensor  # int64 [n, batch]
     target: Tensor  # y [n, batch]
-    squared_logits: Tensor  # [n], sum over heads, mean over batch and others
 
     @property
     def error(self) -> Tensor:
         """Q - y of the actions taken, ``[n, batch]``."""
-        return self.q.gather(-1, self.actions).squeeze(-1) - self.target
+        return of_actions(self.actions, self.q) - self.target
 
     def squared_error(self) -> Tensor:
         """Mean over the batch, ``[n]``."""
         return self.error.square().mean(dim=1)
 
-    def q_gradient(self) -> Tensor:
-        """dL/dQ ``[n, batch, actions]``: only the taken actions' values are in the loss."""
-        pull = self.error.mul_(2.0 / self.target.shape[1]).unsqueeze(-1)
-        return torch.zeros_like(self.q).scatter_(-1, self.actions, pull)
+    def q_gradient(self, batch: int) -> Tensor:
+        """dL/dQ ``[n, rows, actions]`` of rows of a batch: only the taken actions' values are in the loss."""
+        pull = self.error.mul_(2.0 / batch).unsqueeze(-1)
+        return torch.zeros_like(self.q).scatter_(-1, self.actions.unsqueeze(-1), pull)
+
+
+def of_actions(actions: Tensor, values: Tensor) -> Tensor:
+    """The entries ``[n, batch]`` of ``[n, batch, actions]`` that belong to ``actions`` ``[n, batch]``."""
+    return values.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
 
 class MaacCritic:
     """One row of parameters ``[1, P]``, its target, its optimiser.
 
     A batch is passed through the network in parts, several at once: they have the parameters in common, and
-    their gradients are added up. How it is divided depends on its size alone, so results do not depend on the
-    number of threads.
+    their gradients are added up. A part goes all the way, forth and back, so that what it needs is still in
+    the cache. How a batch is divided depends on its size alone, so results do not depend on the number of
+    threads.
     """
 
     def __init__(self, config: MaacConfig, shape: AttentionShape, like: Tensor, pool: BlockPool) -> None:
@@ -81,8 +82,11 @@ class MaacCritic:
         self.parameters, self.targets, self.gradient = (zeros(row, like.dtype, like.device) for _ in range(3))
         self.adam = StackedAdam(self.parameters, config.critic_learning_rate, config.learning_rate_decay)
         self._pool = pool
-        self._networks: list[AttentionCritic] = []  # by part
+        self._networks: dict[int, AttentionCritic] = {}  # by thread
         self._part_gradients = zeros((0, shape.size), like.dtype, like.device)
+        self._part_arrays: list[CriticArrays] = []
+        wanted = like.device.type == "cpu" and recording_wanted(like.device)
+        self._recorded = RecordedUpdates() if wanted else None
         self._arrays = shape.arrays(self.parameters)
         self._target_arrays = shape.arrays(self.targets)
         self._adam_rows = self.adam.rows(slice(0, 1), slice(0, shape.size))
@@ -92,62 +96,62 @@ class MaacCritic:
         self.parameters.copy_(torch.from_numpy(self.shape.initial(generator)))
         self.targets.copy_(self.parameters)
 
-    def attend(self, inputs: list[Tensor]) -> list[Attended]:
-        """What comes of every part of a batch; everybody's action values are `values` of it."""
-        return self._forward(self._arrays, inputs)
-
     def target_values(self, inputs: list[Tensor]) -> Tensor:
         """Q' ``[n, batch, actions]``."""
-        return values(self._forward(self._target_arrays, inputs))
+        return self._values("target_values", self._target_arrays, inputs)
+
+    def action_values(self, inputs: list[Tensor]) -> Tensor:
+        """Q ``[n, batch, actions]``."""
+        return self._values("action_values", self._arrays, inputs)
 
     def loss(self, inputs: list[Tensor], actions: Tensor, target: Tensor) -> CriticLoss:
-        """The loss of a batch with these actions ``[n, batch, 1]``."""
-        attended = self.attend(inputs)
-        squares = sum(
-            network.squared_logits(part) for network, part in zip(self._networks, attended, strict=False)
-        )
-        assert isinstance(squares, Tensor)
-        return CriticLoss(attended, values(attended), actions, target, squares / self._logits(target))
+        """The loss of a batch with these actions ``[n, batch]``; its gradient is written to ``gradient``."""
+        parts, batch = self._parts(inputs), target.shape[1]
+        self._make_gradients(len(parts))
+        decay = 2.0 * self.config.attention_decay / (batch * (self.shape.n_agents - 1))
 
-    def backward(self, inputs: list[Tensor], loss: CriticLoss) -> None:
-        """The loss's gradient, to ``gradient``."""
-        parts = self._parts(inputs)
-        if len(self._part_gradients) != len(parts):
-            with torch.inference_mode(False):
-                like = self.parameters
-                self._part_gradients = zeros((len(parts), self.shape.size), like.dtype, like.device)
-        gradient, decay = loss.q_gradient(), 2.0 * self.config.attention_decay / self._logits(loss.target)
+        def work(thread: int, part: int) -> Tensor:
+            network, arrays = self._network(thread), self._part_arrays[part]
 
-        def work(_: int, part: int) -> None:
-            self._networks[part].backward(
-                self._arrays,
-                [seen[:, parts[part]] for seen in inputs],
-                loss.attended[part],
-                gradient[:, parts[part]],
-                decay,
-                self.shape.arrays(self._part_gradients[part : part + 1]),
-            )
+            def descend(actions: Tensor, target: Tensor, *seen: Tensor) -> Tensor:
+                done = network.forward(self._arrays, list(seen))
+                pull = CriticLoss(done.q, actions, target).q_gradient(batch)
+                network.backward(self._arrays, list(seen), done, pull, decay, arrays)
+                return done.q
 
-        self._pool.map(work, range(len(parts)))
+            given = [values[:, parts[part]] for values in (actions, target, *inputs)]
+            return self._run(("loss", thread, part, batch), given, descend)
+
+        q = torch.cat(self._pool.map(work, range(len(parts))), dim=1)
         torch.sum(self._part_gradients, dim=0, keepdim=True, out=self.gradient)
+        return CriticLoss(q, actions, target)
 
-    def attention_logits(self, loss: CriticLoss, agent: int) -> Tensor:
-        """See `AttentionCritic.attention_logits`, of the whole batch."""
-        parts = zip(self._networks, loss.attended, strict=False)
-        return torch.cat([network.attention_logits(part, agent) for network, part in parts], dim=1)
-
-    def _logits(self, target: Tensor) -> int:
-        """Logits of an agent and a head in a batch."""
-        return target.shape[1] * (self.shape.n_agents - 1)
-
-    def _forward(self, arrays: CriticArrays, inputs: list[Tensor]) -> list[Attended]:
+    def _values(self, what: str, arrays: CriticArrays, inputs: list[Tensor]) -> Tensor:
         parts = self._parts(inputs)
-        self._networks += [AttentionCritic(self.shape) for _ in parts[len(self._networks) :]]
 
-        def work(_: int, part: int) -> Attended:
-            return self._networks[part].forward(arrays, [seen[:, parts[part]] for seen in inputs])
+        def work(thread: int, part: int) -> Tensor:
+            network, given = self._network(thread), [seen[:, parts[part]] for seen in inputs]
+            kind = (what, thread, given[0].shape[1])
+            return self._run(kind, given, lambda *seen: network.action_values(arrays, list(seen)))
 
-        return self._pool.map(work, range(len(parts)))
+        return torch.cat(self._pool.map(work, range(len(parts))), dim=1)
+
+    def _run(self, kind: Hashable, given: list[Tensor], compute: Callable[..., Tensor]) -> Tensor:
+        return compute(*given) if self._recorded is None else self._recorded.run(kind, given, compute)
+
+    def _network(self, thread: int) -> AttentionCritic:
+        return self._networks.setdefault(thread, AttentionCritic(self.shape))
+
+    def _make_gradients(self, parts: int) -> None:
+        """One row for each part, where they have as many already."""
+        if len(self._part_gradients) == parts:
+            return
+        with torch.inference_mode(False):
+            like = self.parameters
+            self._part_gradients = zeros((parts, self.shape.size), like.dtype, like.device)
+        self._part_arrays = [self.shape.arrays(row.unsqueeze(0)) for row in self._part_gradients]
+        if self._recorded is not None:
+            self._recorded = RecordedUpdates()  # what is recorded writes to the rows that were
 
     @staticmethod
     def _parts(inputs: list[Tensor]) -> list[slice]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from f2a2_sim.baselines.choice import Choose, choose_by
 from f2a2_sim.baselines.joint_replay import JointBatch, JointReplay
 from f2a2_sim.baselines.maac.config import MaacConfig
-from f2a2_sim.baselines.maac.critic import CriticLoss, MaacCritic, regression_target, values
+from f2a2_sim.baselines.maac.critic import CriticLoss, MaacCritic, of_actions, regression_target
 from f2a2_sim.baselines.maac.policies import PolicyGroup, PolicyLoss
 from f2a2_sim.baselines.trainer import Draws
 from f2a2_sim.learners.attention import AttentionCritic
@@ -115,7 +115,7 @@ class Maac:
             target = self.regression_target(batch, choose_next)
             seen = self.look(batch.observations)
             critic_loss = self.critic_loss(seen, batch.actions, target)
-            critic_norm = self.step_critic(seen, critic_loss)
+            critic_norm = self.step_critic()
             policy_losses = self.policy_losses(seen, choose)
             policy_norms = self.step_policies(seen, policy_losses)
             self.follow_targets()
@@ -150,18 +150,17 @@ class Maac:
         log = log_softmax(torch.cat(logits))
         actions = choose_next(log.exp())
         self.enter_actions(seen, actions)
-        next_q = _of(actions, self.critic.target_values(seen.inputs))
+        next_q = of_actions(actions, self.critic.target_values(seen.inputs))
         rewards, ended = batch.rewards.to(self._like), batch.ended.to(self._like)
-        return regression_target(self.config, rewards, ended, next_q, _of(actions, log))
+        return regression_target(self.config, rewards, ended, next_q, of_actions(actions, log))
 
     def critic_loss(self, seen: Seen, actions: Tensor, target: Tensor) -> CriticLoss:
-        """The critic's loss for the batch's actions ``[n, batch]``."""
+        """The critic's loss for the batch's actions ``[n, batch]``, and its gradient, which the critic holds."""
         self.enter_actions(seen, actions)
-        return self.critic.loss(seen.inputs, actions.unsqueeze(-1), target)
+        return self.critic.loss(seen.inputs, actions, target)
 
-    def step_critic(self, seen: Seen, loss: CriticLoss) -> Tensor:
-        """Gradient, scaling, clipping, Adam; the norm before clipping ``[1]``."""
-        self.critic.backward(seen.inputs, loss)
+    def step_critic(self) -> Tensor:
+        """Scaling of the gradient, clipping, Adam; the norm before clipping ``[1]``."""
         self.critic.scale_common()
         norm = self.critic.clip()
         self.critic.step()
@@ -175,7 +174,7 @@ class Maac:
             policy.follow(seen.observations[g])
         actions = choose(softmax(torch.cat(logits)))
         self.enter_actions(seen, actions)
-        q = values(self.critic.attend(seen.inputs))
+        q = self.critic.action_values(seen.inputs)
         return [
             PolicyLoss.of(self.config, z, actions[group.agents].unsqueeze(-1), q[group.agents])
             for z, group in zip(logits, self.shape.groups, strict=True)
@@ -207,11 +206,6 @@ class Maac:
         self.critic.load_state(state["critic"])
         for policy, saved in zip(self.policies, state["policies"], strict=True):
             policy.load_state(saved)
-
-
-def _of(actions: Tensor, values: Tensor) -> Tensor:
-    """The entries ``[n, batch]`` of ``[n, batch, actions]`` that belong to ``actions`` ``[n, batch]``."""
-    return values.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
 
 def _numbers(tensor: Tensor) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import leaky_relu
 
 from f2a2_sim.errors import UsageError
+from f2a2_sim.learners import attention
 from f2a2_sim.learners.attention import Attended, AttentionCritic
 from f2a2_sim.learners.attention_shape import AgentGroup, AttentionShape, CriticArrays, group_agents
 from f2a2_sim.learners.joint import lone, own_attention
@@ -65,6 +66,13 @@ def close(actual: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
+@pytest.fixture(params=[True, False], ids=["one by one", "all at once"])
+def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A critic for all agents computes them as on a processor, and as on a GPU."""
+    monkeypatch.setattr(attention, "_alone", lambda like: request.param)
+
+
+@pytest.mark.usefixtures("_both_ways")
 def test_forward_is_the_formula(rows: Tensor, inputs: list[Tensor]) -> None:
     critic, arrays = AttentionCritic(SHAPE), SHAPE.arrays(rows[:1])
     done = critic.forward(arrays, [x[0] for x in inputs])
@@ -74,8 +82,10 @@ def test_forward_is_the_formula(rows: Tensor, inputs: list[Tensor]) -> None:
         close(done.q[agent], q)
         close(critic.attention_logits(done, agent), torch.stack(logits) / 2.0)
         close(critic.squared_logits(done)[agent], sum(x.square().sum() for x in logits))
+    assert torch.equal(critic.action_values(arrays, [x[0] for x in inputs]), done.q)
 
 
+@pytest.mark.usefixtures("_both_ways")
 def test_backward_is_the_gradient(rows: Tensor, inputs: list[Tensor]) -> None:
     critic, rows = AttentionCritic(SHAPE), rows[:1]
     done: Attended = critic.forward(SHAPE.arrays(rows), [x[0] for x in inputs])

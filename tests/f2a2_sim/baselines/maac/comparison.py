@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from f2a2_sim.baselines.maac import learner as learner_module
-from f2a2_sim.baselines.maac.critic import CriticLoss, values
+from f2a2_sim.baselines.maac.critic import CriticLoss
 from f2a2_sim.baselines.maac.learner import Maac, Seen
 from f2a2_sim.baselines.maac.policies import PolicyLoss
+from f2a2_sim.learners.attention import AttentionCritic
 from f2a2_sim.learners.standardise import RunningMoments, Standardised
 from tests.f2a2_sim.baselines.maac.recording import Recording, named_critic, named_policy, read
 
@@ -69,8 +70,8 @@ def compare(recording: Recording, dtype: torch.dtype) -> Comparison:
         checks.expect(f"critic/target_q/{i}", target[i].unsqueeze(-1))
     compare_targets(checks, learner)
     loss = learner.critic_loss(seen, batch.actions, target)
-    compare_critic_loss(checks, learner, loss)
-    compare_critic_gradients(checks, learner, seen, loss)
+    compare_critic_loss(checks, learner, seen, loss)
+    compare_critic_gradients(checks, learner)
     learner.critic.step()
     compare_named(checks, "after_critic_step/critic/", named_critic(learner.shape, learner.critic.parameters))
     if not recording.has_optimiser:
@@ -113,20 +114,21 @@ def compare_targets(checks: Comparison, learner: Maac) -> None:
         checks.expect(f"critic/next_q/{i}", q[i].gather(-1, actions[i]))
 
 
-def compare_critic_loss(checks: Comparison, learner: Maac, loss: CriticLoss) -> None:
-    config = learner.config
-    mse, reg = loss.squared_error(), config.attention_decay * loss.squared_logits
+def compare_critic_loss(checks: Comparison, learner: Maac, seen: Seen, loss: CriticLoss) -> None:
+    config, critic = learner.config, AttentionCritic(learner.shape)
+    done = critic.forward(learner.shape.arrays(learner.critic.parameters), seen.inputs)
+    logits_each = loss.target.shape[1] * (checks.recording.n - 1)
+    mse, reg = loss.squared_error(), config.attention_decay * critic.squared_logits(done) / logits_each
     checks.expect("critic/mse", mse)
     checks.expect("critic/attend_reg", reg)
     checks.expect("critic/loss", (mse + reg).sum())
     for i in range(checks.recording.n):
         checks.expect(f"critic/all_q/{i}", loss.q[i])
-        checks.expect(f"critic/q/{i}", loss.q[i].gather(-1, loss.actions[i]))
-        logits = learner.critic.attention_logits(loss, i)
-        checks.expect(f"critic/scaled_attend_logits/{i}", logits)
+        checks.expect(f"critic/q/{i}", loss.q[i].gather(-1, loss.actions[i].unsqueeze(-1)))
+        checks.expect(f"critic/scaled_attend_logits/{i}", critic.attention_logits(done, i))
 
 
-def compare_critic_gradients(checks: Comparison, learner: Maac, seen: Seen, loss: CriticLoss) -> None:
+def compare_critic_gradients(checks: Comparison, learner: Maac) -> None:
     critic = learner.critic
 
     def stage(name: str) -> None:
@@ -136,7 +138,6 @@ def compare_critic_gradients(checks: Comparison, learner: Maac, seen: Seen, loss
         norms = np.array([np.linalg.norm(read(named[key])) for key in order])
         checks.expect(f"critic/grad_l2_all/{name}", norms, "gradient")
 
-    critic.backward(seen.inputs, loss)
     stage("raw")
     critic.scale_common()
     stage("scaled")
@@ -168,7 +169,7 @@ def compare_policy_values(checks: Comparison, learner: Maac, actions: Tensor) ->
     """The updated critic's values of everybody's sampled actions."""
     seen = learner.look(checks.recording.joint_batch(learner).observations)
     learner.enter_actions(seen, actions.squeeze(-1))
-    q = values(learner.critic.attend(seen.inputs))
+    q = learner.critic.action_values(seen.inputs)
     for i in range(checks.recording.n):
         checks.expect(f"policy/all_q/{i}", q[i])
         checks.expect(f"policy/q/{i}", q[i].gather(-1, actions[i]))

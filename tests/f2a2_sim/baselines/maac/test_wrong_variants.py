@@ -55,7 +55,7 @@ def asks_target_critic(patch: pytest.MonkeyPatch) -> None:
     losses = Maac.policy_losses
 
     def with_target(self: Maac, *args: object) -> object:
-        patch.setattr(MaacCritic, "attend", lambda c, x: c._forward(c._target_arrays, x))
+        patch.setattr(MaacCritic, "action_values", MaacCritic.target_values)
         return losses(self, *args)  # type: ignore[arg-type]
 
     patch.setattr(Maac, "policy_losses", with_target)

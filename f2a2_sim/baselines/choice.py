@@ -17,8 +17,10 @@ def choose_by(uniforms: NDArray[np.float64]) -> Choose:
     """Sample with uniforms in [0, 1) ``[n, batch]``: the first action whose cumulated share exceeds it."""
 
     def choose(probabilities: Tensor) -> Tensor:
-        cumulated = probabilities.double().cumsum(dim=-1)
-        marks = torch.from_numpy(uniforms).to(cumulated.device).unsqueeze(-1) * cumulated[..., -1:]
-        return (cumulated <= marks).sum(dim=-1).clamp_max(probabilities.shape[-1] - 1)
+        left = torch.from_numpy(uniforms).to(probabilities.device, copy=True)
+        chosen = torch.zeros(left.shape, dtype=torch.int8, device=left.device)
+        for probability in probabilities.unbind(-1)[:-1]:
+            chosen.add_(left.sub_(probability) >= 0)
+        return chosen.long()
 
     return choose

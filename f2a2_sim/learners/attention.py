@@ -117,7 +117,7 @@ class AttentionCritic:
         return self._forward(parameters, inputs, keep=True)
 
     def _forward(self, parameters: CriticArrays, inputs: list[Tensor], keep: bool) -> Attended:
-        """Unless ``keep``, e and the hidden layer are those of the span that was last, and stay in the cache."""
+        """Unless ``keep``, all spans have one memory for e and the hidden layer, which stays in the cache."""
         shape, like = self.shape, inputs[0]
         batch, heads, n, width = like.shape[1], shape.heads, shape.n_agents, shape.hidden
         spans = _spans(shape, _alone(like))
@@ -125,7 +125,8 @@ class AttentionCritic:
             self._rows(name, n, like) for name in ("state", "others", "selectors", "keys", "values")
         )
         encoded, hidden = (
-            self._rows(name, n if keep else len(state[spans[0].agents]), like) for name in ("encoded", "hidden")
+            self._rows(name, n if keep else len(state[spans[0].agents]), like)
+            for name in ("encoded", "hidden")
         )
         for span in spans:
             mine = span.agents
@@ -251,7 +252,7 @@ class AttentionCritic:
 
     def _by_head(self, rows: Tensor) -> Tensor:
         """``[batch * heads, agents, d]``."""
-        agents, batch, width = rows.shape
+        agents, batch, _ = rows.shape
         return rows.view(agents, batch * self.shape.heads, -1).transpose(0, 1)
 
     def _fill_self(self, logits: Tensor, value: float) -> None:
@@ -259,7 +260,7 @@ class AttentionCritic:
         logits.diagonal(dim1=1, dim2=2).fill_(value)
 
     def _rows(self, name: str, agents: int, like: Tensor) -> Tensor:
-        """Rows ``[agents, batch, hidden]`` in the memory for ``name``, for a batch as large as that of ``like``.
+        """Rows ``[agents, batch, hidden]`` in the memory for ``name``, for a batch as large as ``like``'s.
 
         Behind an agent's there is one more, which concerns nobody. Without it an agent's rows would begin a
         power of two after the last one's, fall into the same lines of the cache, and products that take a row

@@ -76,6 +76,11 @@ def by_agent(rows: Tensor) -> bool:
     )
 
 
+def _worth_a_copy(rows: Tensor) -> bool:
+    """Whether oneDNN is asked even where what it makes, in memory of its own, must be copied to its place."""
+    return _ahead and by_agent(rows)
+
+
 def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None, leaky: bool = False) -> Tensor:
     """``rows @ weight + bias``, then a leaky ReLU if ``leaky``, in new memory.
 
@@ -106,7 +111,7 @@ def multiply(
 
     ``rows`` ``[b, m, k]``, ``weight`` ``[b, k, n]``, ``bias`` ``[b, 1, n]``.
     """
-    if by_agent(rows):
+    if _worth_a_copy(rows):
         for i in range(rows.shape[0]):
             out[i].copy_(_linear(rows[i], weight[i], None if bias is None else bias[i, 0], leaky))
         return
@@ -124,7 +129,7 @@ def multiply(
 
 def add_product(rows: Tensor, weight: Tensor, out: Tensor) -> None:
     """Add ``rows @ weight`` to ``out`` ``[b, m, n]``."""
-    if by_agent(rows):
+    if _worth_a_copy(rows):
         for i in range(rows.shape[0]):
             out[i].add_(_linear(rows[i], weight[i], None, False))
     else:
@@ -140,7 +145,7 @@ def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None, leaky: boo
 
 def multiply_transposed(left: Tensor, right: Tensor, out: Tensor) -> None:
     """``left^T right`` of ``[b, m, k]`` and ``[b, m, n]`` into ``out`` ``[b, k, n]``: weights' gradients."""
-    if _ahead and by_agent(left):
+    if _worth_a_copy(left):
         for i in range(left.shape[0]):
             write_transposed(left[i], right[i], out[i])
     elif right.shape[2] <= _NARROW:
@@ -164,7 +169,7 @@ def _linear_transposed(left: Tensor, right: Tensor) -> Tensor:
 
 def write_transposed(left: Tensor, right: Tensor, out: Tensor, add: bool = False) -> None:
     """Write, or add, ``left^T right`` of ``[m, k]`` and ``[m, n]`` to ``out`` ``[k, n]``."""
-    if _ahead and by_agent(left):
+    if _worth_a_copy(left):
         made = _linear_transposed(left, right)
     elif right.shape[1] < min(left.shape[1], _FEW):
         made = torch.mm(right.mT, left).mT

@@ -27,10 +27,16 @@ def recording_wanted(device: torch.device) -> bool:
     return possible and os.environ.get(_SWITCH) != "0"
 
 
-class RecordedUpdates:
-    """One recording for each kind of update, see `run`."""
+def recorder_for(device: torch.device) -> RecordedUpdates:
+    """Of updates that are recorded on processors alone, if at all: not as CUDA graphs."""
+    return RecordedUpdates(wanted=device.type == "cpu" and recording_wanted(device))
 
-    def __init__(self) -> None:
+
+class RecordedUpdates:
+    """One recording for each kind of update, see `run`; none unless they are ``wanted``."""
+
+    def __init__(self, wanted: bool = True) -> None:
+        self._wanted = wanted
         self._plain: dict[Hashable, int] = {}
         self._recorded: dict[Hashable, _Graph | Tape] = {}
 
@@ -45,6 +51,8 @@ class RecordedUpdates:
         one kind at a time. ``update`` may read and write tensors that stay where they are, and must not wait
         for the device.
         """
+        if not self._wanted:
+            return update(*given)
         recording = self._recorded.get(kind)
         if recording is not None:
             return recording.play(given)

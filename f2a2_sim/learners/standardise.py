@@ -37,6 +37,19 @@ def standardise(values: Tensor) -> Standardised:
     return Standardised(centred, mean.squeeze(-2), variance.squeeze(-2))
 
 
+def standardise_choices(actions: Tensor, n_actions: int, like: Tensor) -> Tensor:
+    """`standardise` of one-hot vectors, each looked up among as many as there are actions.
+
+    ``actions`` is int64 ``[n, batch]``; the result ``[n, batch, n_actions]``, of the type of ``like``.
+    """
+    n, batch = actions.shape
+    place = actions + n_actions * torch.arange(n, device=actions.device).unsqueeze(1)
+    share = place.flatten().bincount(minlength=n * n_actions).view(n, 1, n_actions).to(like) / batch
+    one_hot = torch.eye(n_actions, dtype=share.dtype, device=share.device)
+    table = (one_hot - share) * _scale(share * (1.0 - share))
+    return table.flatten(0, 1).index_select(0, place.flatten()).view(n, batch, n_actions)
+
+
 def centred_and_scale(values: Tensor) -> tuple[Tensor, Tensor]:
     """Two factors of the same ``[..., batch, size]`` and ``[..., 1, size]``, to be multiplied elsewhere."""
     centred = values - values.mean(dim=-2, keepdim=True)

@@ -11,6 +11,7 @@ torch's interface for compilers, which may change: `available` says whether this
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
+
+_recording = threading.Lock()
+"""Held while a thread records: two that did so at once crashed now and then in torch's dispatch to Python."""
 
 
 class _NotRecordable(Exception):
@@ -40,7 +44,7 @@ class Tape:
     def __init__(self, compute: Callable[..., Tensor], given: Sequence[Tensor]) -> None:
         """Compute once, for ``result``, and record how; ``failure`` says why it cannot be played, if so."""
         recorder = _Recorder(given)
-        with recorder:
+        with _recording, recorder:
             self.result = compute(*given)
         self.failure = recorder.failure
         self.operations = recorder.operations

@@ -11,7 +11,6 @@ left out at an episode's end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +23,7 @@ from f2a2_sim.baselines.maac.steps import clip_norms, load_into, optimiser_state
 from f2a2_sim.learners.attention import AttentionCritic
 from f2a2_sim.learners.attention_shape import AttentionShape, CriticArrays
 from f2a2_sim.learners.pool import BlockPool
-from f2a2_sim.learners.recorded import RecordedUpdates, recording_wanted
+from f2a2_sim.learners.recorded import recorder_for
 from f2a2_sim.learners.stacked import StackedAdam, zeros
 
 PART = 512
@@ -85,8 +84,7 @@ class MaacCritic:
         self._networks: dict[int, AttentionCritic] = {}  # by thread
         self._part_gradients = zeros((0, shape.size), like.dtype, like.device)
         self._part_arrays: list[CriticArrays] = []
-        wanted = like.device.type == "cpu" and recording_wanted(like.device)
-        self._recorded = RecordedUpdates() if wanted else None
+        self._recorded = recorder_for(like.device)
         self._arrays = shape.arrays(self.parameters)
         self._target_arrays = shape.arrays(self.targets)
         self._adam_rows = self.adam.rows(slice(0, 1), slice(0, shape.size))
@@ -120,7 +118,7 @@ class MaacCritic:
                 return done.q
 
             given = [values[:, parts[part]] for values in (actions, target, *inputs)]
-            return self._run(("loss", thread, part, batch), given, descend)
+            return self._recorded.run(("loss", thread, part, batch), given, descend)
 
         q = torch.cat(self._pool.map(work, range(len(parts))), dim=1)
         torch.sum(self._part_gradients, dim=0, keepdim=True, out=self.gradient)
@@ -132,12 +130,9 @@ class MaacCritic:
         def work(thread: int, part: int) -> Tensor:
             network, given = self._network(thread), [seen[:, parts[part]] for seen in inputs]
             kind = (what, thread, given[0].shape[1])
-            return self._run(kind, given, lambda *seen: network.action_values(arrays, list(seen)))
+            return self._recorded.run(kind, given, lambda *seen: network.action_values(arrays, list(seen)))
 
         return torch.cat(self._pool.map(work, range(len(parts))), dim=1)
-
-    def _run(self, kind: Hashable, given: list[Tensor], compute: Callable[..., Tensor]) -> Tensor:
-        return compute(*given) if self._recorded is None else self._recorded.run(kind, given, compute)
 
     def _network(self, thread: int) -> AttentionCritic:
         return self._networks.setdefault(thread, AttentionCritic(self.shape))
@@ -150,8 +145,7 @@ class MaacCritic:
             like = self.parameters
             self._part_gradients = zeros((parts, self.shape.size), like.dtype, like.device)
         self._part_arrays = [self.shape.arrays(row.unsqueeze(0)) for row in self._part_gradients]
-        if self._recorded is not None:
-            self._recorded = RecordedUpdates()  # what is recorded writes to the rows that were
+        self._recorded = recorder_for(like.device)  # what is recorded writes to the rows that were
 
     @staticmethod
     def _parts(inputs: list[Tensor]) -> list[slice]:

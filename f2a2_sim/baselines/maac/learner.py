@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +15,13 @@ from f2a2_sim.baselines.choice import Choose, choose_by
 from f2a2_sim.baselines.joint_replay import JointBatch, JointReplay
 from f2a2_sim.baselines.maac.config import MaacConfig
 from f2a2_sim.baselines.maac.critic import CriticLoss, MaacCritic, of_actions, regression_target
-from f2a2_sim.baselines.maac.policies import PolicyGroup, PolicyLoss
+from f2a2_sim.baselines.maac.policies import PolicyGroup, PolicyLoss, Valued, Work, do
 from f2a2_sim.baselines.trainer import Draws
 from f2a2_sim.learners.attention import AttentionCritic
 from f2a2_sim.learners.attention_shape import AttentionShape
 from f2a2_sim.learners.few import log_softmax, softmax
 from f2a2_sim.learners.pool import BlockPool, one_thread
-from f2a2_sim.learners.standardise import Standardised, standardise
+from f2a2_sim.learners.standardise import Standardised, standardise, standardise_choices
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,9 @@ class Maac:
             seen = self.look(batch.observations)
             critic_loss = self.critic_loss(seen, batch.actions, target)
             critic_norm = self.step_critic()
-            policy_losses = self.policy_losses(seen, choose)
-            policy_norms = self.step_policies(seen, policy_losses)
+            valued = self.value_policies(seen, choose)
+            policy_norms, entropy = self.step_policies(seen, valued)
             self.follow_targets()
-            entropy = torch.cat([loss.entropy() for loss in policy_losses])
             return {
                 "critic_loss": _numbers(critic_loss.squared_error()),
                 "critic_norm": _numbers(critic_norm),
@@ -138,16 +137,14 @@ class Maac:
     def enter_actions(self, seen: Seen, actions: Tensor) -> None:
         """Put actions ``[n, batch]`` into the critic's inputs: one-hot, and standardised like all else."""
         a = self.shape.n_actions
-        one_hot = torch.nn.functional.one_hot(actions, a).to(self._like)
-        entered = standardise(one_hot).values
+        entered = standardise_choices(actions, a, self._like)
         for group, inputs in zip(self.shape.groups, seen.inputs, strict=True):
             inputs[..., :a] = entered[group.agents]
 
     def regression_target(self, batch: JointBatch, choose_next: Choose) -> Tensor:
         """y ``[n, batch]``, with next actions of the target policies."""
         seen = self.look(batch.next_observations)
-        logits = [policy.target_logits(seen.policy_inputs(g)) for g, policy in enumerate(self.policies)]
-        log = log_softmax(torch.cat(logits))
+        log = log_softmax(self._of_all_policies(PolicyGroup.target_passes, seen))
         actions = choose_next(log.exp())
         self.enter_actions(seen, actions)
         next_q = of_actions(actions, self.critic.target_values(seen.inputs))
@@ -155,7 +152,7 @@ class Maac:
         return regression_target(self.config, rewards, ended, next_q, of_actions(actions, log))
 
     def critic_loss(self, seen: Seen, actions: Tensor, target: Tensor) -> CriticLoss:
-        """The critic's loss for the batch's actions ``[n, batch]``, and its gradient, which the critic holds."""
+        """The critic's loss for the batch's actions ``[n, batch]``; the critic holds its gradient."""
         self.enter_actions(seen, actions)
         return self.critic.loss(seen.inputs, actions, target)
 
@@ -166,28 +163,44 @@ class Maac:
         self.critic.step()
         return norm
 
-    def policy_losses(self, seen: Seen, choose: Choose) -> list[PolicyLoss]:
-        """The policies' losses by group, with everybody's actions sampled anew; moments follow the batch."""
-        logits = []
+    def value_policies(self, seen: Seen, choose: Choose) -> list[Valued]:
+        """What the policies' losses look at, by group, with everybody's actions sampled anew.
+
+        The running moments follow the batch.
+        """
+        logits = self._of_all_policies(PolicyGroup.passes, seen)
         for g, policy in enumerate(self.policies):
-            logits.append(policy.logits(seen.policy_inputs(g)))
             policy.follow(seen.observations[g])
-        actions = choose(softmax(torch.cat(logits)))
+        actions = choose(softmax(logits))
         self.enter_actions(seen, actions)
         q = self.critic.action_values(seen.inputs)
         return [
-            PolicyLoss.of(self.config, z, actions[group.agents].unsqueeze(-1), q[group.agents])
-            for z, group in zip(logits, self.shape.groups, strict=True)
+            Valued(logits[group.agents], actions[group.agents].unsqueeze(-1), q[group.agents])
+            for group in self.shape.groups
         ]
 
-    def step_policies(self, seen: Seen, losses: list[PolicyLoss]) -> Tensor:
-        """Gradient, clipping, Adam; the norms before clipping ``[n]``."""
-        norms = []
-        for g, (policy, loss) in enumerate(zip(self.policies, losses, strict=True)):
-            policy.backward(seen.policy_inputs(g), loss.logit_gradient(self.config))
-            norms.append(policy.clip())
-            policy.step()
-        return torch.cat(norms)
+    def step_policies(self, seen: Seen, valued: list[Valued]) -> tuple[Tensor, Tensor]:
+        """Gradient, clipping, Adam; the norms before clipping and the policies' entropies, ``[n]``."""
+
+        def look(*valued: Tensor) -> tuple[Tensor, Tensor]:
+            loss = PolicyLoss.of(self.config, Valued(*valued))
+            return loss.logit_gradient(self.config), loss.entropy()
+
+        work = [
+            part
+            for g, (policy, of_group) in enumerate(zip(self.policies, valued, strict=True))
+            for part in policy.descents(
+                seen.policy_inputs(g), (of_group.logits, of_group.actions, of_group.q), look
+            )
+        ]
+        norms, entropies = torch.cat(self._pool.map(do, work), dim=1)
+        return norms, entropies
+
+    def _of_all_policies(self, passes: Callable[[PolicyGroup, Tensor], list[Work]], seen: Seen) -> Tensor:
+        """Logits ``[n, batch, actions]``."""
+        inputs = enumerate(self.policies)
+        work = [each for g, policy in inputs for each in passes(policy, seen.policy_inputs(g))]
+        return torch.cat(self._pool.map(do, work))
 
     def follow_targets(self) -> None:
         """Let all targets follow."""

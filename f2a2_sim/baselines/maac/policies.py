@@ -10,6 +10,7 @@ with B_i = sum_a pi_i(a) Q_i(a), the counterfactual baseline (Iqbal and Sha, ICM
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from f2a2_sim.learners.attention_shape import AgentGroup
 from f2a2_sim.learners.few import log_softmax
 from f2a2_sim.learners.pool import BlockPool
 from f2a2_sim.learners.rate_decay import RateDecay
+from f2a2_sim.learners.recorded import recorder_for
 from f2a2_sim.learners.stacked import (
     MlpArrays,
     MlpShape,
@@ -35,6 +37,21 @@ from f2a2_sim.learners.stacked import (
 )
 from f2a2_sim.learners.standardise import RunningMoments, Standardised
 
+Work = Callable[[], Tensor]
+"""What can be done beside others of its kind."""
+
+Look = Callable[..., tuple[Tensor, Tensor]]
+"""Makes dL/dz ``[agents, batch, actions]``, and a number for each agent, of what is known of some agents."""
+
+
+@dataclass(frozen=True)
+class Valued:
+    """What the critic makes of a group's policies."""
+
+    logits: Tensor  # z [group, batch, actions]
+    actions: Tensor  # sampled, int64 [group, batch, 1]
+    q: Tensor  # of all actions, with everybody's sampled ones [group, batch, actions]
+
 
 @dataclass(frozen=True)
 class PolicyLoss:
@@ -46,12 +63,14 @@ class PolicyLoss:
     coefficient: Tensor  # what stands under sg, [group, batch, 1]
 
     @staticmethod
-    def of(config: MaacConfig, logits: Tensor, actions: Tensor, q: Tensor) -> PolicyLoss:
-        """From ``q`` ``[group, batch, actions]``, the updated critic's with everybody's sampled actions."""
-        log = log_softmax(logits)
+    def of(config: MaacConfig, valued: Valued) -> PolicyLoss:
+        """From the updated critic's values."""
+        log, q, actions = log_softmax(valued.logits), valued.q, valued.actions
         baseline = (log.exp() * q).sum(dim=-1, keepdim=True)
         advantage = q.gather(-1, actions) - baseline
-        return PolicyLoss(logits, log, actions, log.gather(-1, actions) / config.reward_scale - advantage)
+        return PolicyLoss(
+            valued.logits, log, actions, log.gather(-1, actions) / config.reward_scale - advantage
+        )
 
     def policy_gradient(self) -> Tensor:
         """The loss's first term, ``[group]``."""
@@ -116,9 +135,10 @@ class PolicyGroup:
             [self.shape.arrays(rows[block]) for block in self._blocks]
             for rows in (self.parameters, self.targets, self.gradient)
         )
-        self._adam_rows = self.adam.rows(slice(0, group.count), slice(0, self.shape.size))
-        self._passes: dict[tuple[int, int], StackedMlp] = {}  # by block and size of batch
+        self._adam_rows = [self.adam.rows(block, slice(0, self.shape.size)) for block in self._blocks]
+        self._networks: dict[tuple[int, int], StackedMlp] = {}  # by block and size of batch
         self._pool = BlockPool() if pool is None else pool
+        self._recorded = recorder_for(like.device)
 
     def initialise(self, generator: np.random.Generator) -> None:
         """Draw parameters; targets are copies of them."""
@@ -128,11 +148,19 @@ class PolicyGroup:
 
     def logits(self, inputs: Tensor) -> Tensor:
         """z ``[group, batch, actions]`` of ``inputs`` ``[group, batch, size + 1]``, the last column ones."""
-        return self._forward(self._arrays, inputs)
+        return torch.cat(self._pool.map(do, self.passes(inputs)))
 
     def target_logits(self, inputs: Tensor) -> Tensor:
         """The same, of the target policies."""
-        return self._forward(self._target_arrays, inputs)
+        return torch.cat(self._pool.map(do, self.target_passes(inputs)))
+
+    def passes(self, inputs: Tensor) -> list[Work]:
+        """The parts of `logits`, in their order; what they return lies where the next pass writes."""
+        return self._forward("logits", self._arrays, inputs)
+
+    def target_passes(self, inputs: Tensor) -> list[Work]:
+        """The parts of `target_logits`."""
+        return self._forward("target_logits", self._target_arrays, inputs)
 
     def acting_logits(self, observations: Tensor) -> Tensor:
         """z of raw observations ``[group, batch, size]``, standardised by the running moments."""
@@ -148,22 +176,37 @@ class PolicyGroup:
 
         The last `logits` must have been of ``inputs``.
         """
-
-        def work(_: int, at: int) -> None:
-            block = self._blocks[at]
-            seen, upstream = inputs[block], logit_gradient[block].unsqueeze(0)
-            self._pass(at, inputs).backward(self._arrays[at], seen, upstream, self._gradient_arrays[at])
-
-        self._pool.map(work, range(len(self._blocks)))
+        for at, block in enumerate(self._blocks):
+            self._backward(at, inputs[block], logit_gradient[block])
 
     def clip(self) -> Tensor:
         """Clip each agent's gradient; the norms before, ``[group]``."""
-        return clip_norms(self.gradient, self.config.policy_clip)
+        return torch.cat([self._clip(block) for block in self._blocks])
 
     def step(self) -> None:
         """One step of Adam."""
-        self.adam.steps.add_(1)
-        self.adam.apply(self._adam_rows, self.gradient, 0.0)
+        for at in range(len(self._blocks)):
+            self._step(at)
+
+    def descents(self, inputs: Tensor, given: Sequence[Tensor], look: Look) -> list[Work]:
+        """The parts of `backward`, `clip` and `step` with what ``look`` makes of agents' ``given``.
+
+        ``given`` are ``[group, ...]``. Each part returns the norms before clipping and what ``look`` tells,
+        ``[2, agents]``.
+        """
+
+        def part(at: int, block: slice) -> Work:
+            def descend(seen: Tensor, *given: Tensor) -> Tensor:
+                gradient, told = look(*given)
+                self._backward(at, seen, gradient)
+                norms = self._clip(block)
+                self._step(at)
+                return torch.stack((norms, told))
+
+            mine = [values[block] for values in (inputs, *given)]
+            return lambda: self._recorded.run(("descent", at, inputs.shape[1]), mine, descend)
+
+        return [part(at, block) for at, block in enumerate(self._blocks)]
 
     def follow_targets(self) -> None:
         """theta' <- (1 - tau) theta' + tau theta; running moments are not copied."""
@@ -182,17 +225,39 @@ class PolicyGroup:
     def load_state(self, state: dict[str, Any]) -> None:
         load_into(self.state(), state)
 
-    def _forward(self, arrays: list[MlpArrays], inputs: Tensor) -> Tensor:
-        def work(_: int, at: int) -> Tensor:
-            return self._pass(at, inputs).forward(arrays[at], inputs[self._blocks[at]])[0]
+    def _forward(self, what: str, arrays: list[MlpArrays], inputs: Tensor) -> list[Work]:
+        def part(at: int, block: slice) -> Work:
+            network = self._network(at, inputs.shape[1])
 
-        return torch.cat(self._pool.map(work, range(len(self._blocks))))
+            def forward(seen: Tensor) -> Tensor:
+                return network.forward(arrays[at], seen)[0]
 
-    def _pass(self, at: int, inputs: Tensor) -> StackedMlp:
-        block, batch = self._blocks[at], inputs.shape[1]
-        if (at, batch) not in self._passes:
+            return lambda: self._recorded.run((what, at, inputs.shape[1]), [inputs[block]], forward)
+
+        return [part(at, block) for at, block in enumerate(self._blocks)]
+
+    def _backward(self, at: int, inputs: Tensor, logit_gradient: Tensor) -> None:
+        network = self._network(at, inputs.shape[1])
+        network.backward(self._arrays[at], inputs, logit_gradient.unsqueeze(0), self._gradient_arrays[at])
+
+    def _clip(self, block: slice) -> Tensor:
+        return clip_norms(self.gradient[block], self.config.policy_clip)
+
+    def _step(self, at: int) -> None:
+        block = self._blocks[at]
+        self.adam.steps[block].add_(1)
+        self.adam.apply(self._adam_rows[at], self.gradient[block], 0.0)
+
+    def _network(self, at: int, batch: int) -> StackedMlp:
+        block = self._blocks[at]
+        if (at, batch) not in self._networks:
             shapes = StackedMlp.memory_shapes(self.shape, block.stop - block.start, batch)
             with torch.inference_mode(False):  # or it could be written in that mode alone
                 memory = carve(shapes, self.parameters[:0])
-            self._passes[at, batch] = StackedMlp(self.shape.hidden, memory)
-        return self._passes[at, batch]
+            self._networks[at, batch] = StackedMlp(self.shape.hidden, memory)
+        return self._networks[at, batch]
+
+
+def do(thread: int, work: Work) -> Tensor:
+    """For a `BlockPool`."""
+    return work()

@@ -31,9 +31,9 @@ from f2a2_sim.learners.joint.actors import Actors, FrozenActors
 from f2a2_sim.learners.joint.drawn import Drawn, choose
 from f2a2_sim.learners.joint.lone_mlp import LoneMlps, passes_of
 from f2a2_sim.learners.joint.modelling import Modelling
-from f2a2_sim.learners.recorded import RecordedUpdates, recording_wanted
 from f2a2_sim.learners.joint.replay import JointFleetReplay, JointTransitions
 from f2a2_sim.learners.pool import BlockPool, one_thread
+from f2a2_sim.learners.recorded import RecordedUpdates, recording_wanted
 from f2a2_sim.learners.stacked import (
     MlpArrays,
     MlpShape,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -146,3 +147,28 @@ def test_threads_may_play_at_once() -> None:
     for thread in threads:
         thread.join()
     assert sorted(float(x[0, 0]) for x in found) == [1.0, 4.0]
+
+
+def test_one_thread_records_at_a_time() -> None:
+    """Two at once crash torch now and then; the second waits, and then records for itself."""
+    inside, most, lock = 0, 0, threading.Lock()
+
+    def compute(x: Tensor) -> Tensor:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        time.sleep(0.01)
+        with lock:
+            inside -= 1
+        return x + x
+
+    tapes: list[Tape] = []
+    x = torch.ones(3)
+    threads = [threading.Thread(target=lambda: tapes.append(Tape(compute, [x]))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+    assert [tape.play([2 * x]).tolist() for tape in tapes] == [[4.0] * 3] * 4

@@ -13,7 +13,7 @@ from torch.nn.functional import one_hot
 from f2a2_sim.baselines.maac import learner as learner_module
 from f2a2_sim.baselines.maac.critic import CriticLoss
 from f2a2_sim.baselines.maac.learner import Maac, Seen
-from f2a2_sim.baselines.maac.policies import PolicyLoss
+from f2a2_sim.baselines.maac.policies import PolicyLoss, Valued
 from f2a2_sim.learners.attention import AttentionCritic
 from f2a2_sim.learners.standardise import RunningMoments, Standardised
 from tests.f2a2_sim.baselines.maac.recording import Recording, named_critic, named_policy, read
@@ -77,7 +77,8 @@ def compare(recording: Recording, dtype: torch.dtype) -> Comparison:
     if not recording.has_optimiser:
         compare_policy_step_of_recorded_values(checks, learner, seen)
         return checks
-    losses = learner.policy_losses(seen, recording.choose("policy/act"))
+    valued = learner.value_policies(seen, recording.choose("policy/act"))
+    losses = [PolicyLoss.of(learner.config, of_group) for of_group in valued]
     compare_policy_losses(checks, learner, losses)
     compare_policy_gradients(checks, learner, seen, losses)
     for policy in learner.policies:
@@ -207,7 +208,7 @@ def compare_policy_step_of_recorded_values(checks: Comparison, learner: Maac, se
         policy.follow(seen.observations[g])
         q = torch.from_numpy(np.stack([recorded[f"{exact}policy/all_q/{i}"] for i in agents]))
         actions = torch.from_numpy(np.stack([recorded[f"policy/act/{i}"] for i in agents]))
-        losses.append(PolicyLoss.of(learner.config, z, actions.unsqueeze(-1), q))
+        losses.append(PolicyLoss.of(learner.config, Valued(z, actions.unsqueeze(-1), q)))
     compare_policy_losses(checks, learner, losses)
     compare_policy_gradients(checks, learner, seen, losses)
     compare_moments(checks, learner)

@@ -16,6 +16,7 @@ import torch
 from f2a2_sim.baselines.joint_replay import JointBatch
 from f2a2_sim.baselines.maac.config import MaacConfig
 from f2a2_sim.baselines.maac.learner import Maac
+from f2a2_sim.learners.rate_decay import RateDecay
 from tests.f2a2_sim.baselines.maac.comparison import compare
 from tests.f2a2_sim.baselines.maac.plain_update import write_recordings
 from tests.f2a2_sim.baselines.maac.recording import Recording, recording_of, recordings
@@ -45,8 +46,7 @@ def test_update_is_its_steps(path: Path) -> None:
     loss = apart.critic_loss(seen, batch.actions, target)
     assert statistics["critic_loss"] == pytest.approx(loss.squared_error().numpy())
     apart.step_critic()
-    losses = apart.policy_losses(seen, replayed[1])
-    apart.step_policies(seen, losses)
+    apart.step_policies(seen, apart.value_policies(seen, replayed[1]))
     apart.follow_targets()
     assert torch.equal(whole.critic.parameters, apart.critic.parameters)
     assert torch.equal(whole.critic.targets, apart.critic.targets)
@@ -76,7 +76,7 @@ def test_steps_can_follow_a_whole_update() -> None:
     seen = learner.look(batch.observations)
     learner.critic_loss(seen, batch.actions, learner.regression_target(batch, replayed[0]))
     learner.step_critic()
-    learner.step_policies(seen, learner.policy_losses(seen, replayed[1]))
+    learner.step_policies(seen, learner.value_policies(seen, replayed[1]))
     learner.update(batch, *replayed)
 
 
@@ -96,8 +96,8 @@ def test_a_stressful_update_done_plainly(stressful: Recording, dtype: torch.dtyp
     assert not checks.failures()
 
 
-def test_threads_change_nothing() -> None:
-    """A batch is divided by its size, whatever computes the parts."""
+def test_neither_threads_nor_tapes_change_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch is divided by its size, whatever computes the parts; from the third on updates are played."""
     rng, before = np.random.default_rng(0), torch.get_num_threads()
     sizes, batch = (6, 9, 9), 1100
     seen = [torch.from_numpy(rng.standard_normal((k, batch, s))).float() for k, s in ((1, 6), (2, 9))]
@@ -110,12 +110,17 @@ def test_threads_change_nothing() -> None:
     )
     rows = []
     try:
-        for threads in (1, 2):
+        for threads, recorded in ((1, "1"), (2, "1"), (1, "0")):
             torch.set_num_threads(threads)
-            learner = Maac(MaacConfig(hidden_size=32), sizes, 5, np.random.default_rng(1))
-            for _ in range(2):
+            monkeypatch.setenv("F2A2_RECORDED_UPDATES", recorded)
+            decay = RateDecay(factor=0.5, updates=4)
+            config = MaacConfig(hidden_size=32, learning_rate_decay=decay)
+            learner = Maac(config, sizes, 5, np.random.default_rng(1))
+            for _ in range(6):
                 learner.update(joint, lambda p: p.argmax(dim=-1), lambda p: p.argmin(dim=-1))
+            played = [len(learner.critic._recorded), *(len(p._recorded) for p in learner.policies)]
+            assert all(played) == (recorded == "1"), played
             rows.append([learner.critic.parameters, *(p.parameters for p in learner.policies)])
     finally:
         torch.set_num_threads(before)
-    assert all(torch.equal(a, b) for a, b in zip(*rows, strict=True))
+    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(*rows, strict=True))

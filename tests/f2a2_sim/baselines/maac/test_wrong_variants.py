@@ -47,18 +47,18 @@ def omits_clip(patch: pytest.MonkeyPatch) -> None:
 
 
 def asks_online_policy(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(policies_module.PolicyGroup, "target_logits", policies_module.PolicyGroup.logits)
+    patch.setattr(policies_module.PolicyGroup, "target_passes", policies_module.PolicyGroup.passes)
 
 
 def asks_target_critic(patch: pytest.MonkeyPatch) -> None:
     """In the policy step; of a first update it is the critic before its step as well."""
-    losses = Maac.policy_losses
+    values = Maac.value_policies
 
     def with_target(self: Maac, *args: object) -> object:
         patch.setattr(MaacCritic, "action_values", MaacCritic.target_values)
-        return losses(self, *args)  # type: ignore[arg-type]
+        return values(self, *args)  # type: ignore[arg-type]
 
-    patch.setattr(Maac, "policy_losses", with_target)
+    patch.setattr(Maac, "value_policies", with_target)
 
 
 def divides_variance_by_one_less(patch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What an update of F2A2's learners costs in two checkouts of this repository, measured in turns.
+"""What an update of F2A2's learners or of MAAC costs in two checkouts of this repository, in turns.
 
     git worktree add /tmp/before d5c3c07
     python -m benchmarks.turns /tmp/before [--worlds ...] [--learners ...] [--threads 1 2] [--rounds 9]
@@ -23,19 +23,36 @@ from rich.table import Table
 
 from benchmarks.joint import EPISODE_STEPS, LEARNERS, WARM_UP
 
+MAAC = "MAAC"
 SERVE = """
 import sys
+from functools import partial
 import numpy as np
-from benchmarks.joint import LEARNERS, Floor, fleet_of, learn_once, seconds
+from benchmarks.joint import FILLED, LEARNERS, ROLLOUTS, Floor, fleet_of, learn_once, seconds
+from f2a2_sim.baselines.maac.config import MaacConfig
+from f2a2_sim.baselines.registry import make_trainer
 from f2a2_sim.compute import prepare_torch
+from f2a2_sim.learners.work import count_flops
+from f2a2_sim.simulator.stopwatch import Stopwatch
 device = prepare_torch("cpu", int(sys.argv[3]))
-fleet, rng = fleet_of(sys.argv[1], LEARNERS[sys.argv[2]], device), np.random.default_rng(1)
-floor = Floor(fleet.update_work().flops * fleet.n_agents, device)
+if sys.argv[2] == "MAAC":
+    config = MaacConfig(replay_transitions=2 * FILLED, steps_per_round=10**9)  # no round of updates
+    clock = Stopwatch(("acting", "world", "learning"))
+    trainer = make_trainer("maac", sys.argv[1], config, 1, device, clock.part)
+    for _ in range(FILLED // ROLLOUTS):
+        trainer.step()
+    update = partial(trainer.learner.learn, trainer.replay, trainer.draws)
+    flops = float(count_flops(update))
+else:
+    fleet = fleet_of(sys.argv[1], LEARNERS[sys.argv[2]], device)
+    update = partial(learn_once, fleet, np.random.default_rng(1))
+    flops = fleet.update_work().flops * fleet.n_agents
+floor = Floor(flops, device)
 for _ in range(int(sys.argv[4])):
-    learn_once(fleet, rng)
+    update()
 floor.mm()
 for _ in sys.stdin:
-    update_s = seconds(lambda: learn_once(fleet, rng), device)
+    update_s = seconds(update, device)
     print(floor.flops, update_s, seconds(floor.mm, device) * floor.missing, flush=True)
 """
 
@@ -91,7 +108,8 @@ def main() -> None:
     )
     parser.add_argument("before", type=Path)
     parser.add_argument("--worlds", nargs="+", choices=list(EPISODE_STEPS), default=list(EPISODE_STEPS))
-    parser.add_argument("--learners", nargs="+", choices=list(LEARNERS), default=list(LEARNERS))
+    names = [*LEARNERS, MAAC]
+    parser.add_argument("--learners", nargs="+", choices=names, default=names)
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()

@@ -60,11 +60,23 @@ class Scheme(Protocol):
 _NOTHING: IntArray = np.empty(0, dtype=np.int64)
 
 
+def _share(copies: int, dtype: torch.dtype) -> float:
+    """The weight of each of so many copies beside the own one, as ``dtype`` holds it.
+
+    What is left of 1 for the own one is a number of ``dtype`` too.
+    """
+    return torch.tensor(1.0 / (copies + 1), dtype=dtype).item()
+
+
 class PrimalDual:
     """``paper``: the primal-dual hybrid gradient steps with local means.
 
     5.4c  w <- mean of own w~ and the copies;   5.4d  lambda <- lambda + beta (w~ - w). The learner keeps w
     and lambda, for they stand in its gradient (5.4a, 5.4b).
+
+    Nothing takes back a dual that all agents have in common; it moves everybody's w~ on for good, unless
+    duals decay. Missing copies leave such duals. The mean's weights do not: they add up to exactly 1, also
+    where 1/7, say, is rounded.
 
     An agent that has no copy at all keeps its w and lambda. The mean of its own w~ alone would be w~: then w
     would follow wherever lambda pushes w~, and a cut-off agent would run away at a constant speed.
@@ -85,11 +97,12 @@ class PrimalDual:
             return
         trained = self._learner.shared_parameters()
         rows = [pool.row_of(step.copies.versions) for step in batch]
-        weights = [np.full(len(r), 1.0 / (len(r) + 1)) for r in rows]
+        shares = [_share(len(r), trained.dtype) for r in rows]
+        weights = [np.full(len(r), share) for r, share in zip(rows, shares, strict=True)]
 
         def use(k: int, mean: Tensor) -> None:
             agent = batch[k].agent
-            mean.add_(trained[agent], alpha=1.0 / (len(rows[k]) + 1))
+            mean.add_(trained[agent], alpha=1.0 - len(rows[k]) * shares[k])
             self._learner.take_consensus(np.array([agent]), mean.unsqueeze(0))
 
         self._mixer.mix(pool.rows, rows, weights, use)

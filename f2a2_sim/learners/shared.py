@@ -45,8 +45,9 @@ class SharedVariable:
             dual = self.dual[run]
             if self._setup.dual_decay < 1:
                 dual.mul_(self._setup.dual_decay)
-            dual.add_(own[run], alpha=beta).sub_(w, alpha=beta)
-            torch.sub(dual, w, alpha=beta, out=self.pull[run])
+            pull = self.pull[run]
+            dual.add_(torch.sub(own[run], w, out=pull), alpha=beta)  # in this order the difference is exact
+            torch.sub(dual, w, alpha=beta, out=pull)
 
     def adopt(self, rows: IntArray, values: Tensor) -> None:
         """w~ <- ``values`` ``[r, S]``."""

@@ -16,9 +16,9 @@ MakeFleet = Callable[..., Learner]
 
 @pytest.fixture
 def make_learner() -> MakeFleet:
-    """A float64 ISAC fleet of ``agents`` with their own random weights."""
+    """An ISAC fleet of ``agents`` with their own random weights."""
 
-    def make(agents: int, beta: float = 0.0) -> Learner:
+    def make(agents: int, beta: float = 0.0, dtype: torch.dtype = torch.float64) -> Learner:
         config = LearnerConfig(hidden_size=4, batch_size=4, replay_transitions=agents * 16)
         setup = FleetSetup(
             observation_size=3,
@@ -26,7 +26,7 @@ def make_learner() -> MakeFleet:
             seeds=list(range(1, agents + 1)),
             army_size=agents,
             beta=beta,
-            dtype=torch.float64,
+            dtype=dtype,
         )
         return make_fleet(config, setup)
 

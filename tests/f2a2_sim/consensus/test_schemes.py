@@ -86,6 +86,23 @@ def test_on_a_lossy_graph_the_duals_no_longer_cancel(make_learner: MakeFleet) ->
     assert np.abs(learner.dual.numpy().sum(0)).max() > 1e-3  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("agents", [3, 6, 7])
+def test_agents_that_agree_have_no_dual_in_single_precision(make_learner: MakeFleet, agents: int) -> None:
+    """Weights that add up to 1 + e would let all duals grow along -e w, and nothing would take that back."""
+    beta, rounds = 0.1, 100
+    learner: Any = make_learner(agents, beta=beta, dtype=torch.float32)
+    driver = Driver(ConsensusConfig(scheme="paper", beta=beta), learner, complete(agents))
+    rng, along = np.random.default_rng(0), 0.0
+    for _ in range(rounds):
+        common = torch.from_numpy(rng.normal(size=learner.shared_parameters().shape[1])).float()
+        learner.adopt(np.arange(agents), common.expand(agents, -1))
+        learner.dual.zero_()
+        driver.round()
+        share = learner.dual.double() @ common.double() / common.double().square().sum()
+        along += float(share.mean()) / beta / rounds
+    assert abs(along) < 5e-9, "with weights as they are rounded 9e-9 to 5e-8"
+
+
 def test_an_agent_that_hears_nobody_keeps_its_dual_and_its_view(make_learner: MakeFleet) -> None:
     """Were w its own w~ alone, it would follow wherever lambda pushes w~."""
     learner: Any = make_learner(3, beta=0.3)

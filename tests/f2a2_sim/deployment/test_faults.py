@@ -128,7 +128,7 @@ def test_who_learns_of_others_by_messages_comes_back_with_what_it_was_told(roles
     }
     run = roles(learner=learner, duration={"episodes": 20})
     run.start_all()
-    run.wait_for(lambda: run.world_steps() > 120, 120.0)
+    run.wait_for(lambda: run.world_steps() > 240, 120.0)
     run.kill("agent-1")
     on_disk = run.remembered(1)
     assert on_disk > 30

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from f2a2_sim.learners.few import sample
+
 Choose = Callable[[Tensor], Tensor]
 """Chooses actions, int64 ``[n, batch]``, by their probabilities ``[n, batch, actions]``."""
 
@@ -17,10 +19,6 @@ def choose_by(uniforms: NDArray[np.float64]) -> Choose:
     """Sample with uniforms in [0, 1) ``[n, batch]``: the first action whose cumulated share exceeds it."""
 
     def choose(probabilities: Tensor) -> Tensor:
-        left = torch.from_numpy(uniforms).to(probabilities.device, copy=True)
-        chosen = torch.zeros(left.shape, dtype=torch.int8, device=left.device)
-        for probability in probabilities.unbind(-1)[:-1]:
-            chosen.add_(left.sub_(probability) >= 0)
-        return chosen.long()
+        return sample(probabilities, torch.from_numpy(uniforms).to(probabilities.device, copy=True))
 
     return choose

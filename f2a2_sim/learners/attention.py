@@ -27,6 +27,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
+from f2a2_sim.learners import lone
 from f2a2_sim.learners.attention_shape import AttentionShape, CriticArrays
 from f2a2_sim.learners.products import (
     LEAK,
@@ -76,11 +77,6 @@ def _spans(shape: AttentionShape, alone: bool) -> tuple[_Span, ...]:
     return (_Span(slice(0, shape.n_agents), groups),)
 
 
-def _alone(like: Tensor) -> bool:
-    """Whether agents are computed one after the other."""
-    return like.device.type == "cpu"
-
-
 class AttentionCritic:
     """The arithmetic of a critic; parameters and gradients are the caller's, one row each.
 
@@ -120,7 +116,7 @@ class AttentionCritic:
         """Unless ``keep``, all spans have one memory for e and the hidden layer, which stays in the cache."""
         shape, like = self.shape, inputs[0]
         batch, heads, n, width = like.shape[1], shape.heads, shape.n_agents, shape.hidden
-        spans = _spans(shape, _alone(like))
+        spans = _spans(shape, lone.computed_alone(like))
         state, others, selectors, keys, values = (
             self._rows(name, n, like) for name in ("state", "others", "selectors", "keys", "values")
         )
@@ -176,7 +172,7 @@ class AttentionCritic:
         """
         shape, heads, width, like = self.shape, self.shape.heads, self.shape.hidden, q_gradient
         n, batch, _ = like.shape
-        spans = _spans(shape, _alone(like))
+        spans = _spans(shape, lone.computed_alone(like))
         g_state, g_others, g_selectors, g_keys, g_values = (
             self._rows(name, n, like) for name in ("g_state", "g_others", "g_selectors", "g_keys", "g_values")
         )

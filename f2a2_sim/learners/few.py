@@ -1,4 +1,4 @@
-"""Softmax over a last axis of a few numbers, such as actions or agents.
+"""Softmax over a last axis of a few numbers, such as actions or agents, and samples from it.
 
 torch's own takes forty times as long there as over a first axis, along which it computes in vectors. So the
 axis is put in front, unless it lies there in memory already, and what is returned is a view of that.
@@ -20,6 +20,14 @@ def softmax(values: Tensor) -> Tensor:
 def log_softmax(values: Tensor) -> Tensor:
     """As torch's, over the last axis."""
     return _in_front(torch.log_softmax, values)
+
+
+def sample(probabilities: Tensor, uniforms: Tensor) -> Tensor:
+    """First ``[...]`` whose cumulated share of ``[..., numbers]`` exceeds ``uniforms``, which it uses up."""
+    chosen = torch.zeros(uniforms.shape, dtype=torch.int8, device=uniforms.device)
+    for probability in probabilities.unbind(-1)[:-1]:
+        chosen.add_(uniforms.sub_(probability) >= 0)
+    return chosen.long()
 
 
 def _in_front(function: Callable[..., Tensor], values: Tensor) -> Tensor:

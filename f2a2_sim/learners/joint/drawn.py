@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from f2a2_sim.learners.base import BoolArray
-from f2a2_sim.learners.few import softmax
+from f2a2_sim.learners.few import sample, softmax
 from f2a2_sim.learners.joint.replay import JointTransitions
 
 
@@ -48,8 +48,4 @@ class Drawn:
 
 def choose(logits: Tensor, uniforms: Tensor) -> Tensor:
     """Sample actions ``[...]`` from ``logits`` ``[..., actions]`` by uniforms in [0, 1) ``[...]``."""
-    left = uniforms.to(logits.dtype, copy=True)
-    chosen = torch.zeros(left.shape, dtype=torch.int8, device=left.device)
-    for probability in softmax(logits).unbind(-1)[:-1]:
-        chosen.add_(left.sub_(probability) >= 0)
-    return chosen.long()
+    return sample(softmax(logits), uniforms.to(logits.dtype, copy=True))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from f2a2_sim.learners.joint import lone
+from f2a2_sim.learners import lone
 from f2a2_sim.learners.products import linear, through_leak, write_transposed
 from f2a2_sim.learners.stacked import LoneMlpArrays, MlpArrays, MlpShape, StackedMlp
 

@@ -20,8 +20,8 @@ from math import sqrt
 import torch
 from torch import Tensor
 
+from f2a2_sim.learners import lone
 from f2a2_sim.learners.attention_shape import AttentionShape, CriticArrays
-from f2a2_sim.learners.joint import lone
 from f2a2_sim.learners.joint.lone_attention import (
     LoneArrays,
     LoneAttention,

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn.functional import leaky_relu
 
 from f2a2_sim.errors import UsageError
-from f2a2_sim.learners import attention
+from f2a2_sim.learners import lone
 from f2a2_sim.learners.attention import Attended, AttentionCritic
 from f2a2_sim.learners.attention_shape import AgentGroup, AttentionShape, CriticArrays, group_agents
-from f2a2_sim.learners.joint import lone, own_attention
+from f2a2_sim.learners.joint import own_attention
 from f2a2_sim.learners.joint.own_attention import OwnAttentionCritic
 
 SHAPE = AttentionShape((6, 6, 3, 4, 4), n_actions=3, hidden=8, heads=2)
@@ -69,7 +69,7 @@ def close(actual: Tensor, expected: Tensor) -> None:
 @pytest.fixture(params=[True, False], ids=["one by one", "all at once"])
 def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A critic for all agents computes them as on a processor, and as on a GPU."""
-    monkeypatch.setattr(attention, "_alone", lambda like: request.param)
+    monkeypatch.setattr(lone, "computed_alone", lambda like: request.param)
 
 
 @pytest.mark.usefixtures("_both_ways")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from f2a2_sim.learners import lone
 from f2a2_sim.learners.base import FleetSetup, make_fleet
 from f2a2_sim.learners.config import LearnerConfig
-from f2a2_sim.learners.joint import lone
 from f2a2_sim.learners.joint.base import JointFleet
 
 SIZES, ACTIONS, ROLLOUTS = (4, 4, 2), 3, 2

@@ -16,7 +16,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from f2a2_sim.learners.joint import lone, own_attention
+from f2a2_sim.learners import lone
+from f2a2_sim.learners.joint import own_attention
 from f2a2_sim.learners.joint.actors import FrozenActors
 from f2a2_sim.learners.joint.sac import SacFleet
 from tests.f2a2_sim.learners.joint.conftest import ACTIONS, SIZES, make_joint

@@ -4,8 +4,8 @@
 hello        to world    an agent is there, and where its peers reach it; repeated until it is welcomed
 ready        to world    its links to its neighbours stand
 act          to world    tensor ``action``: the action for a step, ``[]`` or ``[rollouts]``
-report       to world    what it has done since it started; tensors ``sketch`` of its shared parameters, and
-                         ``spans`` for the timeline, if it is one of those whose timeline is kept
+report       to world    what it has done since it started; tensors ``sketch`` of its shared parameters,
+                         ``dual`` (a sketch too) and ``spans`` for the timeline, if that of it is kept
 final        to world    the run is over for it; tensor ``parameters``
 ping         to world    what time is it
 welcome      to agent    the scenario, and the time of the run

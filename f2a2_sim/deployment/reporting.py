@@ -6,7 +6,7 @@ import resource
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from f2a2_sim.deployment.assembly import AgentParts
@@ -21,13 +21,15 @@ def make_report(
     """Fields and tensors of the report at that step; ``refused``: messages of peers, by reason."""
     sums, count, update_s = parts.labour.take_statistics()
     learner = parts.fleet.learner
+    shared = learner.shared_parameters()[parts.row]
+    dual = learner.dual[parts.row] if len(learner.dual) else torch.zeros_like(shared)
     report = Report(
         step=step,
         updates=parts.updates,
         rounds=int(parts.exchange.round[parts.me]),
         statistics=sums,
         statistics_count=count,
-        dual_norm=float(learner.dual_norm(np.array([parts.row]))[0]),
+        dual_norm=float(torch.linalg.vector_norm(dual)),
         counts={
             **parts.carrier.counts.as_dict(),
             "unusable": parts.carrier.unusable,
@@ -40,7 +42,7 @@ def make_report(
         busy_mix_s=parts.labour.busy_s["mix"],
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
-    shared = learner.shared_parameters()[parts.row]
-    tensors: dict[str, NDArray[Any]] = {"sketch": sketch(shared, parts.scenario.seed)}
+    seed = parts.scenario.seed
+    tensors: dict[str, NDArray[Any]] = {"sketch": sketch(shared, seed), "dual": sketch(dual, seed)}
     spans = parts.recorder.take_timeline()
     return report, tensors | ({"spans": spans} if len(spans) else {})

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from f2a2_sim.deployment.labour import mean_of
 from f2a2_sim.deployment.messages import Report
-from f2a2_sim.deployment.sketch import SUMS, mean_distance
+from f2a2_sim.deployment.sketch import SUMS, mean_distance, norm_of_mean
 from f2a2_sim.deployment.spans import Spans
 from f2a2_sim.results.recorder import AgeHistogram, Recorder
 from f2a2_sim.simulator.population import STATISTICS
@@ -35,7 +35,8 @@ class Roll:
         """Since when those have been absent who were there before, by this process's own clock."""
         self.off_s = np.zeros(n_agents)
         self.reports: dict[int, Report] = {}
-        self.sketches = np.full((n_agents, SUMS), math.nan)
+        self.sketches = {name: np.full((n_agents, SUMS), math.nan) for name in ("sketch", "dual")}
+        """Of shared parameters and of duals."""
         self.parameters: dict[int, NDArray[Any]] = {}
         self.links: dict[int, dict[str, list[float]]] = {}
         self._sums: list[tuple[dict[str, float], int]] = []
@@ -52,11 +53,11 @@ class Roll:
         self, agent: int, report: Report, tensors: Mapping[str, NDArray[Any]], recorder: Recorder
     ) -> None:
         """Take an agent's report."""
-        sketch = tensors.get("sketch")
         self.reports[agent] = report
         self.spans.add(agent, report.step, tensors.get("spans"))
-        if sketch is not None and sketch.shape == (SUMS,):
-            self.sketches[agent] = sketch
+        for name, sketches in self.sketches.items():
+            if name in tensors and tensors[name].shape == (SUMS,):
+                sketches[agent] = tensors[name]
         self._sums.append((report.statistics, report.statistics_count))
         recorder.ages(np.array(report.ages_s))
         self.update_times.add(np.array(report.update_s))
@@ -69,7 +70,11 @@ class Roll:
 
     def disagreement(self) -> float:
         """Estimated from sketches; NaN before everybody has sent one."""
-        return math.nan if np.isnan(self.sketches).any() else mean_distance(self.sketches)
+        return mean_distance(self.sketches["sketch"])
+
+    def dual_mean_norm(self) -> float:
+        """Norm of the mean dual, estimated from sketches; NaN before everybody has sent one."""
+        return norm_of_mean(self.sketches["dual"])
 
     def counts(self) -> MessageCounts:
         """Sums over all agents; what neither arrived nor is known to be lost is in flight.
@@ -108,7 +113,8 @@ class Roll:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         self.off_s[...] = state["off_s"]
-        self.sketches[...] = state["sketches"]
+        for name, sketches in state["sketches"].items():
+            self.sketches[name][...] = sketches
         self.reports = {int(agent): Report(**report) for agent, report in state["reports"].items()}
         self._sums = [(dict(sums), int(count)) for sums, count in state["sums"]]
         self.update_times.counts[...] = state["update_times"]

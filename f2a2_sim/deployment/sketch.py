@@ -30,6 +30,11 @@ def mean_distance(sketches: NDArray[np.float64]) -> float:
     return float(np.linalg.norm(sketches - sketches.mean(axis=0), axis=1).mean())
 
 
+def norm_of_mean(sketches: NDArray[np.float64]) -> float:
+    """Euclidean norm of the mean of vectors, by their sketches ``[agents, SUMS]``."""
+    return float(np.linalg.norm(sketches.mean(axis=0)))
+
+
 def _table(width: int, seed: int) -> tuple[Tensor, Tensor]:
     key = (width, seed)
     if key not in _TABLES:

@@ -70,6 +70,7 @@ class WorldMeasures:
             "online": int((~roll.absent).sum()),
             **roll.take_statistics(),
             "dual_norm": float(roll.of_each("dual_norm").mean()),
+            "dual_mean_norm": roll.dual_mean_norm(),
             "disagreement": roll.disagreement(),
             **roll.counts().as_dict(),
             "utilisation": float(roll.utilisation(now_s).mean()),

@@ -127,8 +127,9 @@ class Learner(Protocol):
         """Give rows that have just been reset these parameters ``[P]``, their target networks included."""
         ...
 
-    def dual_norm(self, rows: IntArray) -> FloatArray:
-        """Euclidean norm of each row's dual ``[r]`` (0 where the scheme has none)."""
+    @property
+    def dual(self) -> torch.Tensor:
+        """lambda of every agent, a view ``[n_agents, S]``; no rows where the scheme has none."""
         ...
 
     def reset(self, rows: IntArray, seeds: Sequence[int]) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from devices.compute import Work
 from f2a2_sim.errors import CheckpointError
-from f2a2_sim.learners.base import FleetSetup, FloatArray, IntArray
+from f2a2_sim.learners.base import FleetSetup, IntArray
 from f2a2_sim.learners.config import LearnerConfig
 from f2a2_sim.learners.shared import SharedVariable
 from f2a2_sim.learners.stacked import AdamRows, StackedAdam, clip_rows, zeros
@@ -66,7 +66,7 @@ class StackedFleet(ABC):
 
     @property
     def dual(self) -> Tensor:
-        """lambda of every agent ``[n_agents, S]``; no rows where the scheme has none."""
+        """See `Learner.dual`."""
         return self._shared.dual
 
     def shared_parameters(self) -> Tensor:
@@ -80,10 +80,6 @@ class StackedFleet(ABC):
     def adopt(self, rows: IntArray, values: Tensor) -> None:
         """See `Learner.adopt`."""
         self._shared.adopt(rows, values)
-
-    def dual_norm(self, rows: IntArray) -> FloatArray:
-        """See `Learner.dual_norm`."""
-        return self._shared.dual_norm(rows)
 
     # ------------------------------------------------------------------ steps of Adam
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from f2a2_sim.learners.base import FleetSetup, FloatArray, IntArray
+from f2a2_sim.learners.base import FleetSetup, IntArray
 from f2a2_sim.learners.stacked import AdamRows, StackedAdam, blocks_of, zeros
 
 
@@ -60,12 +60,6 @@ class SharedVariable:
         if self._setup.beta > 0:
             self.dual[at] = 0
             self.pull[at] = -self._setup.beta * self.own()[at]
-
-    def dual_norm(self, rows: IntArray) -> FloatArray:
-        """|lambda| of each row."""
-        if self._setup.beta <= 0:
-            return np.zeros(len(rows))
-        return np.asarray(torch.linalg.vector_norm(self.dual, dim=1).double().cpu().numpy()[rows])
 
     def descend(
         self, adam: StackedAdam, rows: AdamRows, run: slice, columns: slice, gradient: Tensor, decay: float

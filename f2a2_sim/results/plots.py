@@ -210,6 +210,19 @@ def disagreement(metrics: Columns, time_name: str = VIRTUAL) -> str:
         return to_svg(figure, "disagreement", f"Disagreement over {time_name}")
 
 
+def duals(metrics: Columns, time_name: str = VIRTUAL) -> str:
+    """Mean norm of the agents' duals, and norm of what all of them have in common, over virtual time."""
+    with style():
+        figure = new_figure(5.2, 3.0)
+        axis = figure.subplots()
+        _over_time(axis, metrics, "dual_norm", BLUE, time_name, label="an agent's, mean")
+        _over_time(axis, metrics, "dual_mean_norm", ORANGE, time_name, label="all agents have in common")
+        axis.set_ylim(bottom=0)
+        axis.set_ylabel("dual variable (L2)")
+        _legend(axis)
+        return to_svg(figure, "duals", f"Dual variables over {time_name}")
+
+
 def staleness(metrics: Columns, time_name: str = VIRTUAL) -> str:
     """Median and 95th percentile of the age of the copies that consensus used."""
     with style():

@@ -69,8 +69,10 @@ class RowStore:
 
     def load(self, columns: Mapping[str, Any]) -> None:
         """Replace all rows by these."""
+        self.length = len(columns[self._schema.names[0]])
+        newer = {c.name: np.full(self.length, np.nan) for c in self._schema.columns if c.newer}
+        columns = newer | dict(columns)
         self._arrays = {name: np.array(columns[name], dtype=dtype) for name, dtype in self._types.items()}
-        self.length = len(self._arrays[self._schema.names[0]])
 
     def _reserve(self, count: int) -> None:
         needed = self.length + count

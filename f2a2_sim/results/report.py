@@ -273,6 +273,13 @@ def _consensus(run: RunData) -> Section | None:
         figures.append(
             Figure("Disagreement", Markup(plots.disagreement(run.metrics, run.time_name)), caption)
         )
+    if run.measures("dual_mean_norm") and run.metrics["dual_norm"].any():
+        caption = (
+            "Duals pull agents together; over all agents they should cancel. What lost and late copies leave"
+            " in all of them alike moves everybody's parameters the same way for as long as it lasts: if it"
+            " grows to the size of an agent's own, set consensus.dual_decay below 1, 0.99 say."
+        )
+        figures.append(Figure("Dual variables", Markup(plots.duals(run.metrics, run.time_name)), caption))
     if run.measures("staleness_p50_s"):
         stale = run.summary.staleness_s
         caption = "Age of the neighbours' copies at the moment an agent averaged them."

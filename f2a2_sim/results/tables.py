@@ -29,13 +29,17 @@ _ARROW_TYPES: dict[Kind, pa.DataType] = {
 
 @dataclass(frozen=True)
 class Column:
-    """One column: ``unit`` is "" for pure numbers; ``wall_clock`` marks what two equal runs may differ in."""
+    """One column: ``unit`` is "" for pure numbers; ``wall_clock`` marks what two equal runs may differ in.
+
+    A ``newer`` column of real numbers is NaN in tables that were written before there was one.
+    """
 
     name: str
     kind: Kind
     unit: str
     description: str
     wall_clock: bool = False
+    newer: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,14 @@ METRICS = TableSchema(
             "NaN without models.",
         ),
         _real("dual_norm", "", "Euclidean norm of the dual variable, mean over agents."),
+        Column(
+            "dual_mean_norm",
+            "float",
+            "",
+            "Euclidean norm of the agents' mean dual variable: what lost and late copies have left in all of "
+            "them. 0 on a complete graph without loss.",
+            newer=True,
+        ),
         _real(
             "disagreement",
             "",
@@ -279,6 +291,9 @@ def from_arrow(schema: TableSchema, table: pa.Table) -> Columns:
     """The columns of that schema as arrays of one's own; KeyError if one is not in the table."""
     columns: Columns = {}
     for column in schema.columns:
+        if column.newer and column.name not in table.column_names:
+            columns[column.name] = np.full(table.num_rows, np.nan)
+            continue
         values = table.column(column.name)
         plain = values.to_pylist() if column.kind == "text" else values.to_numpy()
         columns[column.name] = np.array(plain, dtype=NUMPY_TYPES[column.kind])

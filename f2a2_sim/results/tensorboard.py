@@ -22,7 +22,7 @@ from f2a2_sim.results.folder import RunFolder
 _TAGS = {
     "world": ("alive", "return_mean_per_agent", "hits", "kills", "deaths"),
     "learning": ("updates", "entropy", "q_mean", "td_abs", "critic_loss", "moa_accuracy"),
-    "consensus": ("dual_norm", "disagreement", "staleness_p50_s", "staleness_p95_s"),
+    "consensus": ("dual_norm", "dual_mean_norm", "disagreement", "staleness_p50_s", "staleness_p95_s"),
     "messages": (
         "sent",
         "delivered",

@@ -73,7 +73,8 @@ class Measures:
         """The present values of the columns of ``metrics.parquet``."""
         parts, play, now_s = self._context.parts, self._play, self._context.agenda.now_s
         with self._context.stopwatch.part("consensus"):
-            disagreement, dual_norm = parts.population.disagreement(), parts.population.dual_norm()
+            disagreement = parts.population.disagreement()
+            dual_norm, dual_mean_norm = parts.population.dual_norms()
         busy_s = self.busy_s()
         on_s = now_s - self.off_s()
         breakdown = self._context.stopwatch.breakdown_s()
@@ -84,6 +85,7 @@ class Measures:
             "online": int(self._presence.active().sum()),
             **self._computing.mean_statistics(),
             "dual_norm": dual_norm,
+            "dual_mean_norm": dual_mean_norm,
             "disagreement": disagreement,
             **parts.carrier.counts.as_dict(),
             "utilisation": float(np.mean(busy_s / np.maximum(on_s, 1e-12))) if now_s > 0 else 0.0,

@@ -315,11 +315,12 @@ class Population:
         values = [fleet_disagreement(f) for f in self.fleets]
         return float(np.average(values, weights=sizes))
 
-    def dual_norm(self) -> float:
-        """Mean norm of the duals."""
+    def dual_norms(self) -> tuple[float, float]:
+        """Mean norm of the agents' duals, and norm of what they have in common, their fleet's mean dual."""
         self.settle()
-        norms = [f.learner.dual_norm(np.arange(len(f.ids))) for f in self.fleets]
-        return float(np.concatenate(norms).mean())
+        sizes = [len(f.ids) for f in self.fleets]
+        norms = np.average([fleet_dual_norms(f.learner.dual) for f in self.fleets], axis=0, weights=sizes)
+        return float(norms[0]), float(norms[1])
 
     def state(self, in_flight: IntArray) -> dict[str, Any]:
         """All that changes; ``in_flight`` are the versions that the carrier still holds."""
@@ -372,3 +373,15 @@ def fleet_disagreement(fleet: Fleet) -> float:
     for block in torch.split(shared, _COLUMNS_PER_BLOCK, dim=1):
         squared += (block - block.mean(0)).square_().sum(1)
     return float(squared.sqrt_().mean())
+
+
+def fleet_dual_norms(dual: Tensor) -> tuple[float, float]:
+    """Mean Euclidean norm of the rows of ``dual`` ``[k, S]``, and norm of their mean; 0 without rows."""
+    if not len(dual):
+        return 0.0, 0.0
+    squared = torch.zeros(dual.shape[0], dtype=torch.float64, device=dual.device)
+    of_mean = torch.zeros((), dtype=torch.float64, device=dual.device)
+    for block in torch.split(dual, _COLUMNS_PER_BLOCK, dim=1):
+        squared += block.square().sum(1)
+        of_mean += block.mean(0).square().sum()
+    return float(squared.sqrt_().mean()), float(of_mean.sqrt_())

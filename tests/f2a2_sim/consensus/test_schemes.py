@@ -74,16 +74,16 @@ def test_on_a_complete_lossless_graph_paper_is_the_papers_algorithm(
         driver.round()
         np.testing.assert_array_equal(trained(learner), copies)  # w~ itself is not touched
         dual += beta * (copies - copies.mean(0))
-        np.testing.assert_allclose(learner.dual.numpy(), dual, atol=1e-12)  # type: ignore[attr-defined]
+        np.testing.assert_allclose(learner.dual.numpy(), dual, atol=1e-12)
     assert np.abs(dual).max() > 0.01
-    np.testing.assert_allclose(learner.dual.numpy().sum(0), 0.0, atol=1e-12)  # type: ignore[attr-defined]
+    np.testing.assert_allclose(learner.dual.numpy().sum(0), 0.0, atol=1e-12)
 
 
 def test_on_a_lossy_graph_the_duals_no_longer_cancel(make_learner: MakeFleet) -> None:
     learner = make_learner(4, beta=0.3)
     driver = Driver(ConsensusConfig(scheme="paper", beta=0.3), learner, complete(4))
     driver.round(lost={(0, 1), (0, 2)})
-    assert np.abs(learner.dual.numpy().sum(0)).max() > 1e-3  # type: ignore[attr-defined]
+    assert np.abs(learner.dual.numpy().sum(0)).max() > 1e-3
 
 
 @pytest.mark.parametrize("agents", [3, 6, 7])
@@ -207,7 +207,7 @@ def test_a_saved_group_goes_on_the_same(make_learner: MakeFleet, scheme: str) ->
         each.round(lost={(2, 3)})
     np.testing.assert_array_equal(trained(first), trained(second))
     if scheme == "paper":
-        np.testing.assert_array_equal(first.dual.numpy(), second.dual.numpy())  # type: ignore[attr-defined]
+        np.testing.assert_array_equal(first.dual.numpy(), second.dual.numpy())
 
 
 def _make(agents: int) -> Learner:

@@ -18,7 +18,7 @@ from f2a2_sim.deployment.links import reachable
 from f2a2_sim.deployment.measured import Spread
 from f2a2_sim.deployment.policies import POLICY, Policies
 from f2a2_sim.deployment.roll import Roll
-from f2a2_sim.deployment.sketch import SUMS, mean_distance, sketch
+from f2a2_sim.deployment.sketch import SUMS, mean_distance, norm_of_mean, sketch
 from f2a2_sim.deployment.spans import Spans
 from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.results.recorder import Recorder
@@ -69,6 +69,10 @@ def test_distances_can_be_told_from_sketches() -> None:
     told = mean_distance(np.stack([sketch(v, seed=3) for v in vectors]))
     assert told == pytest.approx(exact, rel=0.15)
     assert mean_distance(np.stack([sketch(vectors[0], 3)] * 3)) == pytest.approx(0.0, abs=1e-9)
+    common = float(torch.linalg.vector_norm(vectors.mean(0)))
+    assert norm_of_mean(np.stack([sketch(v, seed=3) for v in vectors])) == pytest.approx(common, rel=0.15)
+    opposite = np.stack([sketch(v, 3) for v in (vectors[0], -vectors[0])])
+    assert norm_of_mean(opposite) == pytest.approx(0.0, abs=1e-9)
 
 
 def test_a_clock_follows_the_answer_with_the_shortest_round_trip() -> None:
@@ -183,7 +187,9 @@ def test_a_world_that_comes_back_knows_what_agents_had_reported(tmp_path: Path) 
         peak_memory_bytes=1000,
     )
     before, after = Roll(2, Spans(1, 10)), Roll(2, Spans(1, 10))
-    before.note(1, report, {"sketch": np.arange(SUMS, dtype=np.float64)}, Recorder(0, 0))
+    sums = np.arange(SUMS, dtype=np.float64)
+    before.note(1, report, {"sketch": sums, "dual": 2 * sums}, Recorder(0, 0))
+    assert np.isnan([before.disagreement(), before.dual_mean_norm()]).all()  # agent 0 has not reported
     before.off_s[0] = 3.0
     folder = RunFolder.create("roll", tmp_path / "run")
     write_checkpoint(folder, 1, {"roll": before.state()}, "roll", keep=1)
@@ -196,7 +202,9 @@ def test_a_world_that_comes_back_knows_what_agents_had_reported(tmp_path: Path) 
     assert (spread.p10, spread.p90) == (pytest.approx(0.1, rel=0.006), pytest.approx(0.2, rel=0.006))
     assert after.take_statistics()["entropy"] == before.take_statistics()["entropy"] == 0.75
     assert after.utilisation(10.0).tolist() == [0.0, 0.175]
-    np.testing.assert_array_equal(after.sketches, before.sketches)
+    for roll in (before, after):
+        roll.note(0, report, {"sketch": sums, "dual": -sums}, Recorder(0, 0))
+        assert roll.disagreement() == 0.0 and roll.dual_mean_norm() == pytest.approx(np.linalg.norm(sums) / 2)
 
 
 def test_fields_are_taken_literally() -> None:

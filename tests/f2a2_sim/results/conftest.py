@@ -119,6 +119,7 @@ def write_synthetic_run(
                 critic_loss=0.01 + 0.02 * np.exp(-episode) if episode else nothing,
                 moa_accuracy=nothing,
                 dual_norm=0.1 * progress,
+                dual_mean_norm=0.02 * progress,
                 disagreement=(2.0 * np.exp(-episode / 3) + 0.35 + rng.normal(0, 0.02)) if episode else 0.0,
                 **counted,
                 in_flight=in_flight,

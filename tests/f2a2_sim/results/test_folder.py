@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,8 @@ import pytest
 
 from f2a2_sim.errors import RunError, UsageError
 from f2a2_sim.results.folder import RunFolder, replacing, replacing_folder, write_atomically
-from f2a2_sim.results.tables import LINKS
+from f2a2_sim.results.report import write_report
+from f2a2_sim.results.tables import LINKS, METRICS
 
 
 def links(n: int = 3) -> dict[str, np.ndarray]:
@@ -160,6 +162,17 @@ def test_a_table_of_another_version_says_so(tmp_path: Path) -> None:
     pq.write_table(pa.table({"sender": [1]}), folder.table_file(LINKS))
     with pytest.raises(UsageError, match=r"links\.parquet.*receiver.*another version"):
         folder.read_table(LINKS)
+
+
+def test_a_newer_column_is_nan_in_an_older_table(make_run: Any) -> None:
+    folder = make_run()
+    now = folder.read_table(METRICS)
+    path = folder.table_file(METRICS)
+    pq.write_table(pq.read_table(path).drop_columns(["dual_mean_norm"]), path)
+    then = folder.read_table(METRICS)
+    assert np.isnan(then.pop("dual_mean_norm")).all() and np.isfinite(now.pop("dual_mean_norm")).all()
+    assert all(np.array_equal(then[name], now[name], equal_nan=True) for name in now)
+    assert "Dual variables" not in write_report(folder.path).read_text(encoding="utf-8")
 
 
 def test_damaged_files_name_themselves_and_a_remedy(tmp_path: Path) -> None:

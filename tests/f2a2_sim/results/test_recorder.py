@@ -75,6 +75,19 @@ def test_a_saved_state_does_not_change_when_recording_goes_on() -> None:
     np.testing.assert_array_equal(state["staleness"], staleness)
 
 
+def test_a_state_saved_before_there_was_a_column_can_be_gone_on_with() -> None:
+    recorder, older = Recorder(4, 1000), Recorder(4, 1000)
+    play(recorder, np.random.default_rng(1), 10)
+    state = recorder.state()
+    del state["metrics"]["dual_mean_norm"]
+    older.load_state(state)
+    assert np.isnan(older.metrics()["dual_mean_norm"]).all()
+    np.testing.assert_array_equal(older.metrics()["dual_norm"], recorder.metrics()["dual_norm"])
+    del state["metrics"]["dual_norm"]
+    with pytest.raises(KeyError, match="dual_norm"):
+        older.load_state(state)
+
+
 def test_rows_are_numbered_and_ages_start_anew_with_each_row() -> None:
     heard: list[dict[str, Any]] = []
 

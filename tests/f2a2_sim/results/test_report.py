@@ -89,6 +89,7 @@ def test_the_numbers_are_those_of_the_tables(reported_run: RunFolder) -> None:
     assert "f2a2-sim run run/scenario.yaml" in rows_of(page, "reproduce")
     assert "raspberry_pi_5 3 " in rows_of(page, "devices")
     assert "banner" not in page.text
+    assert "consensus.dual_decay" in page.text["consensus"]
     for word in ("staleness", "virtual time", "disagreement"):
         assert word in page.text["glossary"]
 

@@ -107,6 +107,19 @@ def test_waiting_for_neighbours_is_the_papers_synchronous_algorithm(simulate: Si
     assert rounds.min() == rounds.max() > 15
     assert np.abs(dual).max() > 1e-6
     assert np.abs(dual.sum(0)).max() < 1e-3 * np.abs(dual).max()
+    metrics = simulation.recorder.metrics()
+    assert (metrics["dual_mean_norm"] <= 1e-3 * metrics["dual_norm"]).all()
+
+
+def test_what_losses_leave_in_all_duals_is_on_record(simulate: Simulate) -> None:
+    """One copy of two is lost: duals have much in common, and the newest row of metrics says how much."""
+    simulation = simulate({"network": {"link": {"loss": {"kind": "bernoulli", "probability": 0.5}}}})
+    learner: Any = simulation.parts.population.fleets[0].learner
+    dual = learner.dual.numpy().astype(np.float64)
+    last = {name: column[-1] for name, column in simulation.recorder.metrics().items()}
+    np.testing.assert_allclose(last["dual_norm"], np.linalg.norm(dual, axis=1).mean(), rtol=1e-6)
+    np.testing.assert_allclose(last["dual_mean_norm"], np.linalg.norm(dual.mean(0)), rtol=1e-6)
+    assert 0.02 * last["dual_norm"] < last["dual_mean_norm"] < last["dual_norm"]
 
 
 def test_a_wait_ends_at_its_timeout_when_a_copy_is_lost(simulate: Simulate) -> None:

@@ -205,7 +205,7 @@ def disagreement(metrics: Columns, time_name: str = VIRTUAL) -> str:
         figure = new_figure(5.2, 3.0)
         axis = figure.subplots()
         _over_time(axis, metrics, "disagreement", BLUE, time_name)
-        axis.set_ylim(bottom=0)
+        _from_zero(axis)
         axis.set_ylabel("distance from the mean (L2)")
         return to_svg(figure, "disagreement", f"Disagreement over {time_name}")
 
@@ -217,16 +217,16 @@ def duals(metrics: Columns, time_name: str = VIRTUAL) -> str:
         axis = figure.subplots()
         _over_time(axis, metrics, "dual_norm", BLUE, time_name, label="an agent's, mean")
         _over_time(axis, metrics, "dual_mean_norm", ORANGE, time_name, label="all agents have in common")
-        axis.set_ylim(bottom=0)
+        _from_zero(axis)
         axis.set_ylabel("dual variable (L2)")
         _legend(axis)
         return to_svg(figure, "duals", f"Dual variables over {time_name}")
 
 
-def staleness(metrics: Columns, time_name: str = VIRTUAL) -> str:
-    """Median and 95th percentile of the age of the copies that consensus used."""
+def staleness(metrics: Columns, time_name: str = VIRTUAL, wide: bool = False) -> str:
+    """Median and 95th percentile of the age of the copies that consensus used; ``wide``: as two figures."""
     with style():
-        figure = new_figure(5.2, 3.0)
+        figure = new_figure(10.5, 2.7) if wide else new_figure(5.2, 3.0)
         axis = figure.subplots()
         highest = np.nanmax(
             np.where(np.isfinite(metrics["staleness_p95_s"]), metrics["staleness_p95_s"], 0.0)
@@ -237,7 +237,7 @@ def staleness(metrics: Columns, time_name: str = VIRTUAL) -> str:
             ("staleness_p95_s", "95 % are younger", ORANGE),
         ):
             _over_time(axis, metrics, name, colour, time_name, label=label, divisor=divisor)
-        axis.set_ylim(bottom=0)
+        _from_zero(axis)
         axis.set_ylabel(f"age when used ({unit})")
         _legend(axis)
         return to_svg(figure, "staleness", "Age of the copies used in consensus")
@@ -369,6 +369,11 @@ def _over_time(
         marker="o" if len(values) == 1 else "",
     )
     axis.set_xlabel(f"{time_name} ({unit})")
+
+
+def _from_zero(axis: Axes) -> None:
+    """Show from 0 to a little above the largest value, be it constant."""
+    axis.set_ylim(0, 1.05 * axis.dataLim.y1 if axis.dataLim.y1 > 0 else 1.0)
 
 
 def _legend(axis: Axes) -> None:

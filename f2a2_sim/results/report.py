@@ -287,7 +287,8 @@ def _consensus(run: RunData) -> Section | None:
             caption += (
                 f" Over the whole run: median {duration(stale.p50)}, 95 % younger than {duration(stale.p95)}."
             )
-        figures.append(Figure("Staleness", Markup(plots.staleness(run.metrics, run.time_name)), caption))
+        picture = plots.staleness(run.metrics, run.time_name, wide=len(figures) == 2)
+        figures.append(Figure("Staleness", Markup(picture), caption))
     if not figures:
         return None
     lead = "Agents train their own copies and average them with their neighbours': do they stay together?"

@@ -29,22 +29,28 @@ from f2a2_sim.learners.joint.replay import moments_of
 from f2a2_sim.learners.joint.sac import SacFleet
 from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.scenario.schema import Scenario
-from f2a2_sim.simulator.checkpoint import find_checkpoint, read_tensors
+from f2a2_sim.simulator.checkpoint import list_checkpoints, read_tensors
 from f2a2_sim.worlds.particle import RULES
 
 FloatArray = NDArray[np.float64]
 
 
 def reward_moments(path: Path, scenario: Scenario, n: int) -> tuple[FloatArray, FloatArray]:
-    """Mean and deviation by which each agent standardises its rewards ``[n]``; 0 and 1 if it does not."""
+    """Mean and deviation by which each agent standardises its rewards ``[n]``; 0 and 1 if it does not.
+
+    Of the newest checkpoint with a replay: the one that ends a run has policies alone.
+    """
     if not scenario.learner.normalise_rewards:
         return np.zeros(n), np.ones(n)
     folder = RunFolder.open(path)
-    sums, held = (
-        next(iter(read_tensors(folder, find_checkpoint(folder), f"/learner/replay/{name}").values())).numpy()
-        for name in ("sums", "held")
-    )
-    return moments_of(sums, held * scenario.world.rollouts)
+    for checkpoint in reversed(list_checkpoints(folder)):
+        sums, held = (
+            list(read_tensors(folder, checkpoint, f"/learner/replay/{name}").values())
+            for name in ("sums", "held")
+        )
+        if sums:
+            return moments_of(sums[0].numpy(), held[0].numpy() * scenario.world.rollouts)
+    raise SystemExit(f"{path}: none of its checkpoints holds a replay; let it keep two (checkpoint.keep=2)")
 
 
 def expected(fleet: JointFleet, seen: Tensor, actions: Tensor) -> FloatArray:

@@ -5,8 +5,8 @@
 RUN is a folder of `f2a2-sim run` or of `f2a2-sim baseline`; several after one label are its seeds. A CSV file
 of this program stands for its runs under that label. An episode is one of a single rollout. A curve
 is the mean return per agent over the last ``window`` episodes, its band a 95 % interval of the mean over
-seeds (Student's t), where there are several, as far as all of them go; thin lines are the single seeds to
-their ends.
+seeds (Student's t), where there are three or more (of two it would be wider than the picture), as far as all
+of them go; thin lines are the single seeds to their ends.
 """
 
 from __future__ import annotations
@@ -69,11 +69,11 @@ def smoothed(curve: Curve, window: int) -> Curve:
 
 
 def together(curves: list[Curve]) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Episodes that all have, mean over the curves, and half of its 95 % interval (0 for one curve)."""
+    """Episodes that all have, mean over the curves, and half of its 95 % interval (0 below three curves)."""
     length = min(len(returns) for _, returns in curves)
     stacked = np.stack([returns[:length] for _, returns in curves])
     half = np.zeros(length)
-    if len(curves) > 1:
+    if len(curves) > 2:
         half = stats.t.ppf(0.975, len(curves) - 1) * stats.sem(stacked, axis=0)
     return curves[0][0][:length], stacked.mean(axis=0), half
 
@@ -109,7 +109,7 @@ def main() -> None:
         axis.fill_between(episodes, mean - half, mean + half, color=line.get_color(), alpha=0.2, linewidth=0)
         for curve in single if len(single) > 1 else ():
             axis.plot(*curve, color=line.get_color(), alpha=0.35, linewidth=0.6)
-        interval = f"{half[-1]:.1f}" if len(seeds) > 1 else "-"
+        interval = f"{half[-1]:.1f}" if len(seeds) > 2 else "-"
         table.add_row(label, str(len(seeds)), f"{episodes[-1]:.0f}", f"{mean[-1]:.1f}", interval)
     if arguments.random is not None:
         axis.axhline(arguments.random, color="grey", linestyle=":", label="random play")

@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 
 from f2a2_sim.deployment.journal import Journal
+from f2a2_sim.interruption import EXIT_INTERRUPTED
 from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.results.summary import Summary
 from f2a2_sim.simulator.checkpoint import find_checkpoint, list_checkpoints, read_checkpoint
@@ -23,6 +24,8 @@ from network.keys import WORLD, agent_name, make_keys
 from tests.f2a2_sim.deployment.proxy import Wire
 
 N_AGENTS = 3
+ENDLESS = {"episodes": 1_000_000}
+"""A duration that a test ends with `Roles.interrupt` once it has seen what it waited for, however slow the machine."""
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -145,6 +148,20 @@ class Roles:
         for process in self.processes.values():
             assert process.wait(30) == 0, self.words()
         return RunFolder.open(self.world_dir).read_summary()
+
+    def interrupt(self, limit_s: float = 120.0) -> Summary:
+        """Stop the world as ^C does, and wait until all have ended; the summary so far."""
+        world = self.processes.pop("world")
+        world.send_signal(signal.SIGINT)
+        assert world.wait(limit_s) == EXIT_INTERRUPTED, self.words()
+        for process in self.processes.values():
+            assert process.wait(30) == 0, self.words()
+        return RunFolder.open(self.world_dir).read_summary()
+
+    def wait_for_word(self, text: str, role: str = "world", limit_s: float = 120.0) -> None:
+        """Until that stands in the role's log."""
+        log = (self.world_dir if role == "world" else self.folder / role) / "log.txt"
+        self.wait_for(lambda: log.exists() and text in log.read_text(), limit_s)
 
     def world_steps(self) -> int:
         """Steps that the world has in its journal or checkpoint; -1 before the first checkpoint."""

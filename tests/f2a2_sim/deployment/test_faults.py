@@ -12,7 +12,7 @@ import pytest
 
 from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.results.tables import DEVICES, METRICS
-from tests.f2a2_sim.deployment.roles import N_AGENTS, Roles
+from tests.f2a2_sim.deployment.roles import ENDLESS, N_AGENTS, Roles
 
 KILLS = int(os.environ.get("F2A2_FAULT_KILLS", "3"))
 """Times that somebody is killed in the middle; 20 in the long mode."""
@@ -70,26 +70,25 @@ def test_an_agent_that_stands_still_is_waited_for_only_so_long(roles) -> None:  
         "episode_steps": 25,
         "mode": "lockstep",
     }
-    run = roles(world=world, duration={"episodes": 24})
+    run = roles(world=world, duration=ENDLESS)
     run.start_all()
     run.wait_for(lambda: run.world_steps() > 30, 120.0)
     stopped = run.processes["agent-1"]
     stopped.send_signal(signal.SIGSTOP)
     before = run.world_steps()
     run.wait_for(lambda: run.world_steps() > before + 30)
+    run.wait_for_word("agent-1 is absent: no action within 1 s")
     stopped.send_signal(signal.SIGCONT)
-    summary = run.end(240.0)
-    log = (run.world_dir / "log.txt").read_text()
-    assert "agent-1 is absent: no action within 1 s" in log
-    assert "agent-1 takes part again" in log
-    assert summary.missed_deadlines > 0
+    run.wait_for_word("agent-1 takes part again")
+    assert run.interrupt().missed_deadlines > 0
 
 
 def test_a_cut_network_heals(roles) -> None:  # type: ignore[no-untyped-def]
     """Two seconds of silence count as absence; the others go on, and afterwards all take part again."""
-    run = roles(duration={"episodes": 12})
+    run = roles(duration=ENDLESS)
     wires = run.put_on_wires(1)
     run.start_all()
+    run.wait_for_word("everybody is there")
     run.wait_for(lambda: run.world_steps() > 30, 120.0)
     for wire in wires:
         wire.cut()
@@ -97,11 +96,11 @@ def test_a_cut_network_heals(roles) -> None:  # type: ignore[no-untyped-def]
     run.wait_for(lambda: run.world_steps() > before + 80)
     for wire in wires:
         wire.heal()
-    summary = run.end(240.0)
-    assert summary.status == "finished" and summary.env_steps == 25 * 12
+    run.wait_for_word("agent-1 takes part again")
+    summary = run.interrupt()
+    assert summary.status == "interrupted" and summary.env_steps > before + 80
     log = (run.world_dir / "log.txt").read_text()
     assert "agent-1 is absent: silent for 2 s" in log
-    assert "agent-1 takes part again" in log
     devices = RunFolder(run.world_dir).read_table(DEVICES)
     assert devices["off_s"][1] > 1.0 and devices["off_s"][0] == 0.0
     assert devices["missed_deadlines"][1] > 30 + devices["missed_deadlines"][0]
@@ -126,17 +125,17 @@ def test_who_learns_of_others_by_messages_comes_back_with_what_it_was_told(roles
         "replay_transitions": 2000,
         "update_every_steps": 5,
     }
-    run = roles(learner=learner, duration={"episodes": 20})
+    run = roles(learner=learner, duration=ENDLESS)
     run.start_all()
     run.wait_for(lambda: run.world_steps() > 240, 120.0)
     run.kill("agent-1")
     on_disk = run.remembered(1)
     assert on_disk > 30
     run.start("agent-1")
-    summary = run.end(240.0)
-    assert summary.status == "finished" and summary.env_steps == 25 * 20
-    log = (run.agent_dir(1) / "log.txt").read_text()
-    assert log.count("back from checkpoint") == 1
-    assert run.remembered(1) > on_disk, "it has gone on, with all that it had"
+    run.wait_for_word("back from checkpoint", "agent-1")
+    run.wait_for(lambda: run.remembered(1) > on_disk + 20)  # it goes on, with all that it had
+    summary = run.interrupt()
+    assert (run.agent_dir(1) / "log.txt").read_text().count("back from checkpoint") == 1
+    assert run.remembered(1) > on_disk + 20
     assert summary.updates > 3 * 20
     assert summary.messages.delivered > 2 * 20 * 25, "steps are messages"

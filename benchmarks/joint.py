@@ -37,7 +37,7 @@ from f2a2_sim.baselines.registry import make_trainer
 from f2a2_sim.compute import prepare_torch
 from f2a2_sim.learners.joint.base import JointFleet
 from f2a2_sim.learners.products import linear
-from f2a2_sim.learners.work import count_flops
+from f2a2_sim.learners.work import count_work
 from f2a2_sim.scenario.load import load_scenario
 from f2a2_sim.simulator.build import build
 from f2a2_sim.simulator.stopwatch import Stopwatch
@@ -131,7 +131,7 @@ def maac_rows(world: str, rounds: int, device: torch.device) -> list[tuple[str, 
     )
     update = partial(trainer.learner.learn, trainer.replay, trainer.draws)
     update_s, columns, (plain_s,) = beside_floor(
-        update, float(count_flops(update)), rounds, device, plain.update
+        update, count_work(update).flops, rounds, device, plain.update
     )
     transitions = 1000 * EPISODE_STEPS[world]
     whole, plain_whole = (

@@ -32,7 +32,7 @@ from benchmarks.joint import FILLED, LEARNERS, ROLLOUTS, Floor, fleet_of, learn_
 from f2a2_sim.baselines.maac.config import MaacConfig
 from f2a2_sim.baselines.registry import make_trainer
 from f2a2_sim.compute import prepare_torch
-from f2a2_sim.learners.work import count_flops
+from f2a2_sim.learners.work import count_work
 from f2a2_sim.simulator.stopwatch import Stopwatch
 device = prepare_torch("cpu", int(sys.argv[3]))
 if sys.argv[2] == "MAAC":
@@ -42,7 +42,7 @@ if sys.argv[2] == "MAAC":
     for _ in range(FILLED // ROLLOUTS):
         trainer.step()
     update = partial(trainer.learner.learn, trainer.replay, trainer.draws)
-    flops = float(count_flops(update))
+    flops = count_work(update).flops
 else:
     fleet = fleet_of(sys.argv[1], LEARNERS[sys.argv[2]], device)
     update = partial(learn_once, fleet, np.random.default_rng(1))

@@ -6,6 +6,7 @@ holds and the order of an update.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,7 +38,7 @@ from f2a2_sim.learners.stacked import (
     evaluate,
     padded,
 )
-from f2a2_sim.learners.work import count_flops, count_launches
+from f2a2_sim.learners.work import count_work
 
 _KNOWN_BLOCKS = 1024  # blocks whose views are kept
 _TD_MEMORY = 0.99  # per update, of the running mean that `normalise_td` divides by
@@ -325,13 +326,11 @@ class IsacFleet(StackedFleet):
         item = 2 if config.replay_dtype == "float16" else 4
         batch_bytes = config.batch_size * (2 * setup.observation_size * (item + 4) + 4 * setup.n_actions)
         penalty_bytes = 4 * self.shared_parameters().shape[1] if setup.beta > 0 else 0
+        act_bytes = actor + 4 * setup.observation_size
+        update_bytes = network_bytes + batch_bytes + penalty_bytes
         return (
-            Work(float(count_flops(act)), float(actor + 4 * setup.observation_size), count_launches(act)),
-            Work(
-                float(count_flops(update)),
-                float(network_bytes + batch_bytes + penalty_bytes),
-                count_launches(update),
-            ),
+            dataclasses.replace(count_work(act), bytes=float(act_bytes)),
+            dataclasses.replace(count_work(update), bytes=float(update_bytes)),
         )
 
     def memory_bytes(self) -> dict[str, int]:

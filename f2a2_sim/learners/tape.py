@@ -5,7 +5,7 @@ compute blocks side by side then wait for. A tape holds the operations as a grap
 which lets go of the lock and asks for it again when all is done. It computes the very same operations in the
 same order, so results are equal to the bit.
 
-The graph is put together from the operations that torch dispatches (`torch.utils._python_dispatch`), by
+The graph is put together from the operations that torch dispatches (`f2a2_sim.learners.dispatch`), by
 torch's interface for compilers, which may change: `available` says whether this torch has it.
 """
 
@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from f2a2_sim.learners.dispatch import DispatchMode
 
 _recording = threading.Lock()
 """Held while a thread records: two that did so at once crashed now and then in torch's dispatch to Python."""
@@ -62,14 +63,14 @@ class Tape:
         return result
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Recorder(DispatchMode):
     """Runs operations as they come, and writes them down.
 
     A tensor is known by its object, for as long as that lives.
     """
 
     def __init__(self, given: Sequence[Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.operations = 0
         self.failure: str | None = None
         self._graph: Any = torch._C.Graph()

@@ -6,50 +6,56 @@ depend on the machine that simulates it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from devices.compute import Work
+from f2a2_sim.learners.dispatch import DispatchMode
 from f2a2_sim.learners.pool import one_thread
 from f2a2_sim.learners.products import plainly
 
 
-class LaunchCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts operations that move or compute numbers: each is one kernel launch on a GPU.  Views are free."""
+class _Counter(DispatchMode):
+    """Counts what every operation that passes costs; views are free.
+
+    One that consists of others, as matmul does without gradients, is one launch, of the others' products.
+    """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.launches = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if not func.is_view and not func.name().startswith(_NOT_LAUNCHED):
-            self.launches += 1
-        return func(*args, **(kwargs or {}))
-
-
-class ByteCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the bytes of what every operation reads and writes, as if nothing stayed in a cache."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
+        self.flops = 0
         self.bytes = 0
+        self.launches = 0
+        self._within = False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if not func.is_view and not func.name().startswith(_NOT_LAUNCHED):
+        given = kwargs or {}
+        flops = _FLOPS.get(func._overloadpacket)
+        if flops is not None:
+            result = func(*args, **given)
+            self.flops += int(flops(*args, **given, out_val=result))
+        else:
+            result = self._of_others(func, args, given)
+        if not self._within and not func.is_view and not func.name().startswith(_NOT_LAUNCHED):
+            self.launches += 1
             touched = tree_leaves((args, kwargs, result))
             self.bytes += sum(t.numel() * t.element_size() for t in touched if isinstance(t, torch.Tensor))
         return result
+
+    def _of_others(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        outside, self._within = self._within, True
+        try:
+            with self:
+                result = func.decompose(*args, **kwargs)
+        finally:
+            self._within = outside
+        return func(*args, **kwargs) if result is NotImplemented else result
 
 
 _NOT_LAUNCHED = (
@@ -61,38 +67,21 @@ _NOT_LAUNCHED = (
 )
 
 
-def _flops_in_place(into: torch.Size, left: torch.Size, right: torch.Size, **_: Any) -> int:
-    return 2 * into.numel() * left[-1]
+def _flops_in_place(into: torch.Tensor, left: torch.Tensor, right: torch.Tensor, **_: Any) -> int:
+    return 2 * into.numel() * left.shape[-1]
 
 
-@contextmanager
-def _counted() -> Iterator[None]:
-    with one_thread(), plainly():  # counters see their own thread alone
-        yield
+# torch's own formulas leave out products that are added in place.
+_FLOPS = {**flop_registry, torch.ops.aten.baddbmm_: _flops_in_place}
 
 
 def count_work(work: Callable[[], object]) -> Work:
-    """All of it; ``work`` is done three times."""
-    return Work(float(count_flops(work)), float(count_bytes(work)), count_launches(work))
+    """The floating-point operations of its matrix products (a multiply-add is two), the bytes that its
+    operations read and write, each its whole inputs and outputs, and the kernels it would launch on a GPU.
 
-
-def count_flops(work: Callable[[], object]) -> int:
-    """Floating-point operations of the matrix products that ``work`` performs (a multiply-add is two)."""
-    in_place = {torch.ops.aten.baddbmm_: _flops_in_place}  # torch's counter leaves it out
-    with _counted(), FlopCounterMode(display=False, custom_mapping=in_place) as counter:
-        work()
-    return int(counter.get_total_flops())
-
-
-def count_bytes(work: Callable[[], object]) -> int:
-    """Bytes that the operations of ``work`` read and write, each its whole inputs and outputs."""
-    with _counted(), ByteCounter() as counter:
-        work()
-    return int(counter.bytes)
-
-
-def count_launches(work: Callable[[], object]) -> int:
-    """Kernel launches that ``work`` would need on a GPU."""
-    with _counted(), LaunchCounter() as counter:
-        work()
-    return int(counter.launches)
+    ``work`` is done twice: the first time it may make what it uses again.
+    """
+    for _ in range(2):
+        with one_thread(), plainly(), _Counter() as counter:  # which sees its own thread alone
+            work()
+    return Work(float(counter.flops), float(counter.bytes), counter.launches)

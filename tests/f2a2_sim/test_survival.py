@@ -34,7 +34,7 @@ from f2a2_sim.simulator.checkpoint import list_checkpoints, read_tensors
 from tests.f2a2_sim.simulator.conftest import BASE, CHURNING, merged, scenario_of
 
 SLOW_ENOUGH = {
-    "duration": {"episodes": 8},
+    "duration": {"episodes": 4},
     "world": {"agents": 16},
     "learner": {"hidden_size": 32},
     "checkpoint": {"every_wall_s": 0.2, "keep": 3},

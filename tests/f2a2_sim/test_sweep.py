@@ -112,7 +112,7 @@ def test_a_run_that_fails_is_named_and_the_others_are_carried_out(tmp_path: Path
 
 
 def test_interrupted_a_sweep_goes_on_by_the_same_command(tmp_path: Path) -> None:
-    longer = [*TINY[:-1], "duration.episodes=12"]
+    longer = [*TINY[:-1], "duration.episodes=6"]
     command = [sys.executable, "-m", "f2a2_sim", "sweep", "quickstart", *longer]
     command += ["--seeds", "1-2", "--jobs", "2", "--out", str(tmp_path / "out")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

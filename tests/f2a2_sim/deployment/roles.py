@@ -25,7 +25,7 @@ from tests.f2a2_sim.deployment.proxy import Wire
 
 N_AGENTS = 3
 ENDLESS = {"episodes": 1_000_000}
-"""A duration that a test ends with `Roles.interrupt` once it has seen what it waited for, however slow the machine."""
+"""Ended with `Roles.interrupt` once a test has seen what it waited for, however slow the machine is."""
 
 SMALL: dict[str, Any] = {
     "name": "small",

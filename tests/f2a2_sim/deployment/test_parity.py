@@ -21,7 +21,12 @@ BATTLE = [
     "duration.episodes=2",
     "learner.batch_size=32",
 ]
-TREASURES = ["world.episode_steps=60", "duration.episodes=2"]
+TREASURES = [
+    "world.episode_steps=60",
+    "duration.episodes=2",
+    "learner.hidden_size=32",
+    "learner.batch_size=64",
+]
 HEARSAY = [
     *TREASURES,
     "learner.information=network",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from f2a2_sim.learners import few, products
-from f2a2_sim.learners.work import count_flops
+from f2a2_sim.learners.work import count_work
 
 ROWS = 1200  # enough to be computed agent by agent
 
@@ -82,8 +82,8 @@ def test_softmax_over_the_last_axis() -> None:
 def test_flops_are_those_of_plain_products() -> None:
     rows, weight, out = normal(2, ROWS, 8), normal(2, 8, 9), torch.empty(2, ROWS, 9)
     each = 2 * 2 * ROWS * 8 * 9
-    assert count_flops(lambda: products.multiply(rows, weight, out)) == each
-    assert count_flops(lambda: out.baddbmm_(rows, weight)) == each
+    assert count_work(lambda: products.multiply(rows, weight, out)).flops == each
+    assert count_work(lambda: out.baddbmm_(rows, weight)).flops == each
 
 
 @pytest.mark.parametrize(

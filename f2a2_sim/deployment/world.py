@@ -231,7 +231,7 @@ class WorldServer:
             seen = range(self._n) if self._told_all else [agent]
             tensors = {f"observation_{other}": observations[other] for other in seen}
             if self._told_who_acts:
-                tensors["acting"] = step.alive
+                tensors["acting"] = step.alive & (not step.done)
             if play.steps > 0:
                 tensors["reward"] = np.array(step.rewards[agent])
                 tensors["played"] = play.played[-1] if self._told_all else np.array(play.played[-1][agent])

@@ -31,8 +31,9 @@ HEARSAY = [
     *TREASURES,
     "learner.information=network",
     "network.topology={kind: ring}",
-    "world.observation_latency_s=5",  # so long an agent waits for what its neighbours did
-    "world.action_latency_s=5",
+    # So long an agent would wait for what its neighbours did: longer than the world waits for an agent.
+    "world.observation_latency_s=300",
+    "world.action_latency_s=300",
 ]
 
 

@@ -35,6 +35,7 @@ from f2a2_sim.simulator.baseline import measure_random_policy
 from f2a2_sim.simulator.build import build
 from f2a2_sim.simulator.checkpoint import (
     find_checkpoint,
+    is_due,
     list_checkpoints,
     read_checkpoint,
     write_checkpoint,
@@ -205,12 +206,8 @@ class _Session:
 
     def _checkpoint_is_due(self, simulation: Simulation, passed_s: float, save_s: float) -> bool:
         """Whether it is, ``passed_s`` after the last one, which took ``save_s``."""
-        config = self._scenario.checkpoint
         episodes = simulation.episode - self._checkpointed_episode
-        waited_s = max(config.every_wall_s or 0.0, save_s / _SHARE_OF_SAVING)
-        return (config.every_wall_s is not None and passed_s >= waited_s) or (
-            config.every_episodes is not None and episodes >= config.every_episodes
-        )
+        return is_due(self._scenario.checkpoint, passed_s, episodes, least_s=save_s / _SHARE_OF_SAVING)
 
     def _save(self, simulation: Simulation) -> None:
         """A checkpoint; of a run that is over only its policies, a tenth of the whole."""

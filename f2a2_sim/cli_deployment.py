@@ -59,12 +59,14 @@ def world(
     from f2a2_sim.deployment.launch import host_world, host_world_again
 
     if resume:
-        ended = host_world_again(Path(scenario), bind, _keys(keys, insecure), progress=not quiet)
+        _nothing_beside_resume(overrides=overrides, out=out)
+        folder, summary = host_world_again(Path(scenario), bind, _keys(keys, insecure), progress=not quiet)
     else:
-        ended = host_world(
+        folder, summary = host_world(
             checked(scenario, overrides or []), bind, _keys(keys, insecure), out, progress=not quiet
         )
-    _finish(*ended)
+    where = "--insecure" if keys is None else f"--keys {keys}"
+    _finish(folder, summary, f"f2a2-sim world {folder.path} --resume --bind {bind} {where}")
 
 
 def agent(
@@ -145,10 +147,12 @@ def launch(
     from f2a2_sim.deployment.launch import launch_again
 
     if resume:
-        _finish(*launch_again(Path(scenario), processes, emulate_network, progress=not quiet), launched=True)
-        return
-    loaded = checked(scenario, overrides or [])
-    _finish(*start(loaded, processes, out, insecure, emulate_network, progress=not quiet), launched=True)
+        _nothing_beside_resume(overrides=overrides, out=out, insecure=insecure)
+        folder, summary = launch_again(Path(scenario), processes, emulate_network, progress=not quiet)
+    else:
+        loaded = checked(scenario, overrides or [])
+        folder, summary = start(loaded, processes, out, insecure, emulate_network, progress=not quiet)
+    _finish(folder, summary, f"f2a2-sim launch --resume {folder.path}")
 
 
 def keys(
@@ -175,6 +179,15 @@ def keys(
     )
 
 
+def _nothing_beside_resume(overrides: list[str] | None, out: Path | None, insecure: bool = False) -> None:
+    """UsageError for what a run that goes on has already."""
+    from f2a2_sim.errors import UsageError
+
+    said = [*(overrides or []), *([f"--out {out}"] if out is not None else []), *(["--insecure"] * insecure)]
+    if said:
+        raise UsageError(f"{said[0]}: a run that goes on keeps its settings, folder and keys; leave it out")
+
+
 def _keys(folder: Path | None, insecure: bool) -> Keys:
     from f2a2_sim.deployment.keyring import Keys
     from f2a2_sim.errors import UsageError
@@ -189,7 +202,6 @@ def _keys(folder: Path | None, insecure: bool) -> Keys:
     return Keys(folder)
 
 
-def _finish(folder: RunFolder, summary: Summary, launched: bool = False) -> None:
-    role = "launch" if launched else "world"
-    end_if_interrupted(summary.status, folder.path, f"f2a2-sim {role} --resume {folder.path}")
+def _finish(folder: RunFolder, summary: Summary, how_to_go_on: str) -> None:
+    end_if_interrupted(summary.status, folder.path, how_to_go_on)
     typer.echo(f"Run folder: {folder.path}\nReport:     {folder.report_file}")

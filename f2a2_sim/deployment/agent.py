@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from f2a2_sim.deployment.assembly import assemble
 from f2a2_sim.deployment.clock import RunClock
 from f2a2_sim.deployment.links import AgentLinks
 from f2a2_sim.deployment.logbook import Logbook
+from f2a2_sim.deployment.patience import Patience
 from f2a2_sim.deployment.policies import POLICY
 from f2a2_sim.deployment.reporting import make_report
 from f2a2_sim.errors import RunError
@@ -38,6 +40,8 @@ _LONGEST_POLL_S = 0.2
 _SHORTEST_STAY_S = 0.05
 _LAST_WORDS_S = 60.0  # for the world to take the final parameters
 _LAST_ROUND_S = 10.0
+_SHARE_OF_LOCKSTEP = 0.5  # of the time for which the world waits for an agent
+_IN_TURN = ("observe", "stop")
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ class AgentNode:
         self._voice = Voice(self._me, self._clock)
         self._logbook = Logbook(self._clock)
         self._over: str | None = None
+        self._held: deque[Message] = deque()
+        """What the world has said and the agent may not hear yet."""
         self._ready = False
         """Whether the world has been told that the links to the peers stand."""
 
@@ -120,6 +126,7 @@ class AgentNode:
                 if message.kind == "refuse" and (refusal := say.read(say.Refuse, message)):
                     raise RunError(f"agent {self._me}: the world refuses it: {refusal.why}")
                 if message.kind == "welcome" and (welcome := say.read(say.Welcome, message)):
+                    self._start = message.tensors.get("start")
                     self._clock.learn(asked_s, welcome.run_s)
                     return welcome
         return None
@@ -139,7 +146,9 @@ class AgentNode:
         self._logbook.move_in(folder)
 
         session, emulate = self._voice.session, self._options.emulate_network
-        self._parts = parts = assemble(self._me, welcome, self._clock, self._links, session, emulate)
+        self._parts = parts = assemble(
+            self._me, welcome, self._start, self._clock, self._links, session, emulate
+        )
         self._lockstep = parts.scenario.world.mode == "lockstep"
         parts.labour.when_done(act=self._act_done, update=self._update_done, mix=parts.exchange.mix_done)
         if parts.policies is not None:
@@ -151,7 +160,9 @@ class AgentNode:
         self._acting = np.zeros(parts.n_agents, dtype=np.bool_)
         """Who acts on the newest observation, where that has to be known."""
         world = parts.scenario.world
+        self._silent_after_death = world.after_death == "silent"
         self._patience_s = world.observation_latency_s + world.action_latency_s
+        self._owing = Patience(_SHARE_OF_LOCKSTEP * parts.scenario.deployment.lockstep_timeout_s)
         self._steps_until_s = -math.inf
         self._heard_world_s = time.monotonic()
         parts.training.start()
@@ -180,12 +191,11 @@ class AgentNode:
                     f"{self._folder.path}; start it again to go on"
                 )
             due_s = min(parts.agenda.next_time_s(), parts.carrier.next_departure_s())
-            stays = self._stays()
-            if stays:
-                due_s = min(due_s, max(self._steps_until_s, self._clock() + _SHORTEST_STAY_S))
+            if self._held:
+                due_s = min(due_s, self._clock() + _SHORTEST_STAY_S)
             wait_s = min(max(due_s - self._clock(), 0.0), _LONGEST_POLL_S)
             if wait_s > 0:
-                self._links.poll(wait_s, world=not stays)
+                self._links.poll(wait_s)
         parts.labour.work_off()
         if self._over is not None:
             self._end_round()
@@ -204,11 +214,15 @@ class AgentNode:
 
     def _stays(self) -> bool:
         """In lockstep, whether something comes before the next step: an update that is due and waits for the
-        round to end, or the neighbours' steps, for as long as the scenario's world takes for one."""
+        round to end, or the neighbours' steps, for as long as the scenario's world takes for one.
+
+        Where rounds do not fall together, a neighbour may need the next step to begin its own: an agent that
+        has stayed in vain stays half as long the next time.
+        """
         parts = self._parts
         if not self._lockstep:
             return False
-        if parts.training.owes(self._me) or parts.labour.owes:
+        if self._owing.holds(parts.training.owes(self._me), time.monotonic()) or parts.labour.owes:
             return True
         if parts.hearsay is None or self._clock() >= self._steps_until_s:
             return False
@@ -219,12 +233,18 @@ class AgentNode:
     # ------------------------------------------------------------ the world's messages
 
     def _hear_world(self) -> bool:
-        """Take one message of the world, unless the agent may not hear it yet; whether there was one."""
-        if self._stays():
-            return False
-        message = self._links.line.receive()
-        if message is None:
-            return False
+        """Take one message of the world; whether there was one. A step or the end that comes too early is
+        kept until it may be heard, and what follows it of that kind."""
+        if self._held and not self._stays():
+            message = self._held.popleft()
+        else:
+            received = self._links.line.receive()
+            if received is None:
+                return False
+            if received.kind in _IN_TURN and (self._held or self._stays()):
+                self._held.append(received)
+                return True
+            message = received
         self._parts.agenda.look()
         handler = {
             "observe": self._on_observe,
@@ -280,7 +300,9 @@ class AgentNode:
         parts.population.observe(observations)
         if not (in_order and self._remember(message, told)):
             parts.population.begin_episode(told.step)
-        memory.last_step = told.step
+        memory.last_step, memory.episode = told.step, told.episode
+        if self._silent_after_death:
+            self._hear_of_deaths(message, told)
         if parts.hearsay is not None:
             self._acting = perception.acting(message, parts.n_agents)
             self._steps_until_s = self._clock() + self._patience_s
@@ -288,12 +310,22 @@ class AgentNode:
         if told.alive and not told.done:
             parts.labour.request_actions(np.array([self._me]), told.step)
             parts.labour.act()
-        silent = parts.scenario.world.after_death == "silent" and not told.alive
+        silent = self._silent_after_death and not told.alive
         if told.episode_step > 0 and not told.last and not silent:
             parts.training.tick(np.array([self._me]))
         parts.labour.work_off()
         if told.report:
             self._report(told.step)
+
+    def _hear_of_deaths(self, message: Message, told: say.Observe) -> None:
+        """Who is dead and silent is not waited for, until the next episode."""
+        parts = self._parts
+        silent = parts.presence.silent
+        before = silent.copy()
+        silent[:] = False if told.done else ~perception.acting(message, parts.n_agents)
+        silent[self._me] = False
+        if (silent & ~before).any():
+            parts.exchange.left()
 
     def _remember(self, message: Message, told: say.Observe) -> bool:
         """Store what followed from the agent's last action; False if the message does not say it."""
@@ -334,13 +366,13 @@ class AgentNode:
     def _say_final(self) -> None:
         self._report(max(self._memory.last_step, 0))
         table = self._parts.carrier.link_table()
-        final = say.Final(links={name: values.astype(float).tolist() for name, values in table.items()})
         parameters = self._parts.fleet.learner.parameters[self._parts.row].cpu().numpy()
+        tensors = {**table, "parameters": parameters}
         line = self._links.line
         until_s = time.monotonic() + _LAST_WORDS_S
         said = False
         while time.monotonic() < until_s:
-            said = said or self._links.say("final", final, {"parameters": parameters})
+            said = said or self._links.say("final", say.Final(), tensors)
             line.socket.poll(100)
             while (message := line.receive()) is not None:
                 if message.kind == "taken":
@@ -356,6 +388,7 @@ class AgentNode:
         agenda.at(agenda.now_s + (_PING_EVERY_S if self._ready else 0.05), "ping")
 
     def _on_checkpoint(self, _subject: int, _detail: int) -> None:
+        self._parts.labour.work_off()  # what has been asked for and not been done is not in a checkpoint
         self._memory.save_if_due()
         self._parts.agenda.at(self._parts.agenda.now_s + 1.0, "checkpoint")
 

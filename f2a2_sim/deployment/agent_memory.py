@@ -13,7 +13,13 @@ from f2a2_sim.deployment.hearsay import Step
 from f2a2_sim.deployment.journal import Journal
 from f2a2_sim.learners.base import Learner
 from f2a2_sim.results.folder import RunFolder
-from f2a2_sim.simulator.checkpoint import find_checkpoint, list_checkpoints, read_checkpoint, write_checkpoint
+from f2a2_sim.simulator.checkpoint import (
+    find_checkpoint,
+    is_due,
+    list_checkpoints,
+    read_checkpoint,
+    write_checkpoint,
+)
 from network.wire import Message
 
 
@@ -26,13 +32,16 @@ class AgentMemory:
         self._run_id = run_id
         self._next_checkpoint = 1
         self._journal = Journal(folder.path / "journal")
-        self._saved_at_s = 0.0
+        self._saved_at_s, self._saved_episode = 0.0, 0
         self.last_step = -1
         """Step of the newest observation that the agent has dealt with."""
+        self.episode = 0
+        """Its episode."""
 
     def save_if_due(self) -> None:
-        every_s = self._parts.scenario.checkpoint.every_wall_s
-        if every_s is not None and self._parts.agenda.now_s - self._saved_at_s >= every_s:
+        """Save by the scenario's section `checkpoint`."""
+        config, passed_s = self._parts.scenario.checkpoint, self._parts.agenda.now_s - self._saved_at_s
+        if is_due(config, passed_s, self.episode - self._saved_episode):
             self.save()
 
     def save(self) -> None:
@@ -46,13 +55,14 @@ class AgentMemory:
             "carrier": parts.carrier.state(),
             "busy_s": dict(parts.labour.busy_s),
             "last_step": self.last_step,
+            "episode": self.episode,
         }
         keep = parts.scenario.checkpoint.keep
         write_checkpoint(self._folder, self._next_checkpoint, state, self._run_id, keep)
         self._journal.clear()
         self._next_checkpoint += 1
         parts.agenda.look()
-        self._saved_at_s = parts.agenda.now_s
+        self._saved_at_s, self._saved_episode = parts.agenda.now_s, self.episode
 
     def restore(self) -> str | None:
         """Go on from the newest checkpoint of this run and the journal, if there is anything; what there was.
@@ -70,8 +80,11 @@ class AgentMemory:
             parts.carrier.load_state(state["carrier"])
             parts.labour.busy_s.update(state["busy_s"])
             self.last_step = int(state["last_step"])
+            self.episode = int(state["episode"])
             self._next_checkpoint = there[-1].number + 1
             parts.exchange.wait_anew()
+            if parts.training.is_updating(parts.me):  # it waited for the others' policies
+                parts.labour.request_updates(np.array([parts.me]))
         kept = 0
         for message in self._journal.read():
             if message.fields.get("run") != self._run_id or message.sequence <= self.last_step:
@@ -86,7 +99,7 @@ class AgentMemory:
         if parts.hearsay is not None:
             parts.hearsay.when_amended = self._keep_heard
         parts.agenda.look()
-        self._saved_at_s = parts.agenda.now_s
+        self._saved_at_s, self._saved_episode = parts.agenda.now_s, self.episode
         if not there and not kept:
             return None
         number = there[-1].number if there else 0

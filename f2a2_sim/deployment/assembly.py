@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import yaml
+from numpy.typing import NDArray
 
 from f2a2_sim.deployment.clock import RunClock, WallAgenda
 from f2a2_sim.deployment.hearsay import Hearsay
@@ -16,6 +18,7 @@ from f2a2_sim.deployment.messages import Welcome
 from f2a2_sim.deployment.notes import Notes
 from f2a2_sim.deployment.policies import Policies
 from f2a2_sim.deployment.remote import AgentCargo, CopyCargo, RemoteWorld
+from f2a2_sim.errors import RunError
 from f2a2_sim.learners.base import joint_information
 from f2a2_sim.learners.joint.base import JointFleet
 from f2a2_sim.randomness import Streams
@@ -79,9 +82,18 @@ class AgentParts:
 
 
 def assemble(
-    me: int, welcome: Welcome, clock: RunClock, links: AgentLinks, session: int, emulate_network: bool
+    me: int,
+    welcome: Welcome,
+    start: NDArray[Any] | None,
+    clock: RunClock,
+    links: AgentLinks,
+    session: int,
+    emulate_network: bool,
 ) -> AgentParts:
-    """The agent at the beginning of the run that the world has welcomed it to."""
+    """The agent at the beginning of the run that the world has welcomed it to.
+
+    ``start``: parameters ``[P]`` to begin with, if not those of the seed. Raises RunError for another shape.
+    """
     scenario = Scenario.model_validate(yaml.safe_load(welcome.scenario))
     n = len(welcome.action_counts)
     streams = Streams(scenario.seed, dense_ids=n)
@@ -102,6 +114,12 @@ def assemble(
     world = RemoteWorld(specs, welcome.rollouts)
     population = build_population(scenario, world, carrier, streams, torch.device("cpu"), here=np.array([me]))
     fleet, row = population.fleet_of(me)
+    if start is not None:
+        own = fleet.learner.parameters
+        if start.dtype != np.float32 or start.shape != (own.shape[1],):
+            raise RunError(f"agent {me}: the run starts from {start.shape} parameters, not {own.shape[1:]}")
+        fleet.start = torch.from_numpy(np.array(start))
+        fleet.begin(np.arange(len(own)))
     hearsay = None
     if scenario.learner.information == "network":
         assert isinstance(fleet.learner, JointFleet)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from f2a2_sim.deployment import messages as say
 from f2a2_sim.deployment.roll import Roll
@@ -38,6 +39,8 @@ class Attendance:
         self._log = log
         self.run_id = ""
         """What agents are told of which run this is."""
+        self.starts: list[NDArray[np.float32]] | None = None
+        """Parameters that each agent begins with, where those are of another run."""
 
     # ------------------------------------------------------------ what agents say of themselves
 
@@ -61,7 +64,8 @@ class Attendance:
             action_counts=[spec.n_actions for spec in world.agents],
             rollouts=world.rollouts,
         )
-        self._links.say(agent, "welcome", welcome)
+        start = {} if self.starts is None else {"start": self.starts[agent]}
+        self._links.say(agent, "welcome", welcome, start)
         roll.endpoints[agent] = hello.endpoint
         if known != hello.endpoint or roll.absent[agent]:
             if known is not None:

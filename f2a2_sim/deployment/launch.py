@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from f2a2_sim.deployment.keyring import Keys
 from f2a2_sim.deployment.world import WorldOptions, WorldServer
 from f2a2_sim.errors import RunError, UsageError
 from f2a2_sim.interruption import interruption
-from f2a2_sim.results.folder import RunFolder
+from f2a2_sim.results.folder import RunFolder, write_atomically
 from f2a2_sim.results.progress import make_progress
 from f2a2_sim.results.summary import Summary
 from f2a2_sim.scenario.load import dump_scenario, load_scenario
@@ -77,8 +78,13 @@ def _serve(
 def take_part(numbers: Sequence[int], options: AgentOptions, keys: Keys) -> dict[int, str]:
     """Be these agents until the world ends the run; why each ended. Several agents are several threads.
 
-    Raises what the first of them that failed has raised.
+    Raises what the first of them that failed has raised; UsageError for one address of several agents.
     """
+    if options.address is not None and len(numbers) > 1:
+        raise UsageError(
+            f"--address {options.address}: is that of one agent, and there are {len(numbers)}; start each "
+            "with a command and an address of its own"
+        )
     prepare_torch("cpu", threads=1)
     ends: dict[int, str] = {}
     failures: list[Exception] = []
@@ -131,6 +137,7 @@ def launch(
         make_keys(folder.path / "keys", [WORLD, *(agent_name(agent) for agent in range(n))])
     with folder.lock():
         folder.write_scenario(dump_scenario(scenario))
+        write_atomically(_options_file(folder), json.dumps({"emulate_network": emulate_network}).encode())
         crew = _Crew(folder, n, count, keys, emulate_network)
         return folder, _see_through(scenario, folder, keys, crew, progress, resuming=False)
 
@@ -138,8 +145,13 @@ def launch(
 def launch_again(
     run_dir: Path, processes: int | None = None, emulate_network: bool = False, progress: bool = True
 ) -> tuple[RunFolder, Summary]:
-    """Go on with a launched run that was interrupted or killed: everybody from the own newest checkpoint."""
+    """Go on with a launched run that was interrupted or killed: everybody from the own newest checkpoint.
+
+    Its network is emulated if it was before, or from now on if ``emulate_network``.
+    """
     folder = RunFolder.open(run_dir)
+    if _options_file(folder).is_file():
+        emulate_network |= bool(json.loads(_options_file(folder).read_text())["emulate_network"])
     scenario = load_scenario(folder.scenario_file)
     n = len(build_world(scenario).agents)
     count = _processes_for(n, processes)
@@ -147,6 +159,11 @@ def launch_again(
     with folder.lock():
         crew = _Crew(folder, n, count, keys, emulate_network)
         return folder, _see_through(scenario, folder, keys, crew, progress, resuming=True)
+
+
+def _options_file(folder: RunFolder) -> Path:
+    """What a run was launched with that is not in its scenario."""
+    return folder.path / "launch.json"
 
 
 def _processes_for(agents: int, asked: int | None) -> int:

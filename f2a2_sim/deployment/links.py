@@ -142,13 +142,17 @@ class AgentLinks:
 
 def reachable(bound: str, world: str) -> str:
     """The address of a bound endpoint for others: its host, or where that is all of this machine's addresses,
-    the one by which this machine reaches the world."""
+    the one by which this machine reaches the world. Raises EndpointError if there is no way to the world."""
     parts = urlsplit(bound)
     if parts.scheme != "tcp" or parts.hostname not in ("0.0.0.0", "::"):
         return bound
     host = urlsplit(world).hostname or "127.0.0.1"
     family = sockets.AF_INET6 if ":" in host else sockets.AF_INET
     with sockets.socket(family, sockets.SOCK_DGRAM) as probe:
-        probe.connect((host, urlsplit(world).port or 9))  # sends nothing
+        try:
+            probe.connect((host, urlsplit(world).port or 9))  # sends nothing
+        except OSError as error:
+            what = "the address of a machine that can be reached"
+            raise EndpointError("world", world, what, f"correct the address ({error.strerror})") from error
         own = probe.getsockname()[0]
     return f"tcp://[{own}]:{parts.port}" if ":" in own else f"tcp://{own}:{parts.port}"

@@ -6,14 +6,15 @@ ready        to world    its links to its neighbours stand
 act          to world    tensor ``action``: the action for a step, ``[]`` or ``[rollouts]``
 report       to world    what it has done since it started; tensors ``sketch`` of its shared parameters,
                          ``dual`` (a sketch too) and ``spans`` for the timeline, if that of it is kept
-final        to world    the run is over for it; tensor ``parameters``
+final        to world    the run is over for it; tensors ``parameters``, and those of `ZmqCarrier.link_table`
 ping         to world    what time is it
-welcome      to agent    the scenario, and the time of the run
+welcome      to agent    the scenario, and the time of the run; tensor ``start``, the parameters that it
+                         begins with, where those are of another run
 refuse       to agent    it cannot take part, and why
 roster       to agent    where everybody is, and who is there
-observe      to agent    tensors ``observation_N``, and after the first step ``reward`` and ``played``, of its
-                         own; with joint critics and accessible information everybody's observations and
-                         actions; with information by the network ``acting``, who acts on it
+observe      to agent    tensors ``observations`` ``[agents, rollouts, widest]``, and after the first step
+                         ``reward`` and ``played``, of its own; with joint critics and accessible information
+                         everybody's; with information by the network ``acting``, who acts on it
 pong         to agent    the time of the run
 stop         to agent    the run is over
 taken        to agent    its final parameters have come
@@ -79,8 +80,7 @@ class Report(Fields):
 
 
 class Final(Fields):
-    links: dict[str, list[float]]
-    """Of `ZmqCarrier.link_table`."""
+    pass
 
 
 class Ping(Fields):

@@ -17,13 +17,25 @@ def observations(message: Message, parts: AgentParts) -> list[NDArray[np.float32
     """What each agent sees, zeros for those of whom nothing is told; None if it has not their shapes."""
     specs, rollouts = parts.world.agents, parts.world.rollouts
     before = () if rollouts == 1 else (rollouts,)
-    seen = [np.zeros((*before, spec.observation_size), dtype=np.float32) for spec in specs]
-    for agent in range(len(specs)) if parts.sees_all else [parts.me]:
-        told = message.tensors.get(f"observation_{agent}")
-        if told is None or told.shape != seen[agent].shape or told.dtype != np.float32:
-            return None
-        seen[agent] = told
+    sizes = [spec.observation_size for spec in specs]
+    told_of = list(range(len(specs))) if parts.sees_all else [parts.me]
+    told = message.tensors.get("observations")
+    shape = (len(told_of), *before, max(sizes[agent] for agent in told_of))
+    if told is None or told.shape != shape or told.dtype != np.float32:
+        return None
+    seen = [np.zeros((*before, size), dtype=np.float32) for size in sizes]
+    for place, agent in enumerate(told_of):
+        seen[agent] = told[place, ..., : sizes[agent]]
     return seen
+
+
+def side_by_side(observations: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """What each agent sees, ``[size]`` or ``[rollouts, size]``, in one tensor; zeros fill it up."""
+    widest = max(seen.shape[-1] for seen in observations)
+    together = np.zeros((len(observations), *observations[0].shape[:-1], widest), dtype=np.float32)
+    for place, seen in enumerate(observations):
+        together[place, ..., : seen.shape[-1]] = seen
+    return together
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class Roll:
         self.sketches = {name: np.full((n_agents, SUMS), math.nan) for name in ("sketch", "dual")}
         """Of shared parameters and of duals."""
         self.parameters: dict[int, NDArray[Any]] = {}
-        self.links: dict[int, dict[str, list[float]]] = {}
+        self.links: dict[int, dict[str, NDArray[Any]]] = {}
         self._sums: list[tuple[dict[str, float], int]] = []
         self.update_times = AgeHistogram()
         """How long updates took, of all agents: a histogram does not grow with the run."""

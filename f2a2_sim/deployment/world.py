@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from f2a2_sim.deployment import messages as say
+from f2a2_sim.deployment import perception
 from f2a2_sim.deployment.attendance import Attendance, names
 from f2a2_sim.deployment.clock import RunClock
 from f2a2_sim.deployment.roll import Roll
@@ -21,16 +22,17 @@ from f2a2_sim.deployment.spans import Spans
 from f2a2_sim.deployment.world_links import WorldLinks
 from f2a2_sim.deployment.world_measures import WorldMeasures
 from f2a2_sim.deployment.world_memory import WorldMemory
-from f2a2_sim.errors import RunError
+from f2a2_sim.errors import RunError, UsageError
 from f2a2_sim.learners.base import joint_information
 from f2a2_sim.randomness import Streams
 from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.results.progress import Progress
-from f2a2_sim.results.recorder import Recorder
+from f2a2_sim.results.recorder import Recorder, RowListener
 from f2a2_sim.results.report import write_report
 from f2a2_sim.results.summary import Baseline, Status, Summary
+from f2a2_sim.results.tensorboard import TensorBoard
 from f2a2_sim.scenario.schema import Scenario
-from f2a2_sim.simulator.build import build_world
+from f2a2_sim.simulator.build import build_world, fleets_of, mean_policies
 from f2a2_sim.simulator.play import Play
 from f2a2_sim.simulator.stopwatch import Stopwatch
 from network.keys import agent_name
@@ -40,6 +42,8 @@ from network.wire import WORLD_NUMBER, Message
 
 _LONGEST_POLL_S = 0.2
 _CLOSING_S = 60.0  # for the agents' last words
+_STOP_EVERY_S = 1.0
+_SILENT_AT_END_S = 10.0  # for who has not been heard of for longer the world does not wait
 
 
 @dataclass(frozen=True)
@@ -76,14 +80,17 @@ class WorldServer:
         self._told_all = (
             joint_information(scenario.learner.name) and scenario.learner.information == "accessible"
         )
-        self._told_who_acts = scenario.learner.information == "network"
+        self._told_who_acts = (
+            scenario.learner.information == "network" or scenario.world.after_death == "silent"
+        )
 
         self._world = world = build_world(scenario)
         self._n = n = len(world.agents)
         self._clock = clock = RunClock()
         record = scenario.record
         self._roll = roll = Roll(n, Spans(record.timeline_agents, record.timeline_events))
-        stopwatch, recorder = Stopwatch(), Recorder(0, 0, [display])
+        self._listeners: list[RowListener] = [display]
+        stopwatch, recorder = Stopwatch(), Recorder(0, 0, self._listeners)
         self._play = play = Play(world, Streams(scenario.seed, dense_ids=n), stopwatch)
         self._measures = WorldMeasures(scenario, play, roll, recorder, stopwatch, clock)
         self._memory = WorldMemory(scenario, folder, play, roll, recorder, stopwatch, clock, baseline)
@@ -94,6 +101,7 @@ class WorldServer:
         self._reports_due: set[int] = set()
         self._finished: set[int] = set()
         self._ended: str | None = None
+        self._board: TensorBoard | None = None
         self._due_s = -math.inf
         duration = scenario.duration
         self._limit_s = min(duration.virtual_time_s or math.inf, duration.wall_time_s or math.inf)
@@ -110,6 +118,10 @@ class WorldServer:
                 self._memory.replay(self._close_step)
                 self._log(f"goes on with episode {self._play.episode + 1}, step {self._play.steps}")
             self._attendance.run_id = self._memory.run_id
+            self._attendance.starts = self._starts(resuming)
+            if self._scenario.record.tensorboard:
+                self._board = TensorBoard(self._folder, self._play.env_steps if resuming else None)
+                self._listeners.append(self._board)
             endpoint = self._links.bind(self._options.bind)
             self._log(f"listening at {endpoint}")
             self._options.on_bound(endpoint)
@@ -124,6 +136,26 @@ class WorldServer:
         finally:
             self._links.close()
             self._memory.close()
+            if self._board is not None:
+                self._board.close()
+
+    def _starts(self, resuming: bool) -> list[NDArray[np.float32]] | None:
+        """What each agent begins with, by `learner.start_from`; a run that goes on can do without."""
+        run_dir = self._scenario.learner.start_from
+        if run_dir is None:
+            return None
+        try:
+            means = mean_policies(run_dir)
+        except UsageError:
+            if not resuming:
+                raise
+            self._log(f"learner.start_from = {run_dir} is not there any more: agents go on from checkpoints")
+            return None
+        starts = [np.empty(0, dtype=np.float32)] * self._n
+        for ids, mean in zip(fleets_of(self._scenario, self._world), means, strict=True):
+            for agent in ids.tolist():
+                starts[agent] = mean.numpy()
+        return starts
 
     def _gather(self) -> None:
         """Wait until everybody is there, and linked with their neighbours."""
@@ -174,8 +206,8 @@ class WorldServer:
             for agent in sorted(awaited - self._chosen.keys()):
                 self._attendance.lose(agent, f"no action within {limit_s:g} s")
         self._take_step(awaited)
-        if self._ended is None:
-            self._memory.save_if_due()
+        if self._ended is None and self._memory.save_if_due() and self._measures.has_rows:
+            self._measures.write(self._folder, "running", self._memory.baseline)
 
     def _take_step(self, alive: set[int]) -> None:
         """Play the actions that have come, and tell everybody what followed."""
@@ -215,6 +247,7 @@ class WorldServer:
         self._due_s = on_time_s if on_time_s > now_s else now_s + period_s
         self._reports_due = set(range(self._n)) if report else set()
         observations = [np.ascontiguousarray(seen) for seen in step.observations]
+        everybodys = perception.side_by_side(observations) if self._told_all else observations[0][None]
         last = step.done and play.why_over(self._scenario.duration) is not None
         for agent in range(self._n):
             told = say.Observe(
@@ -228,8 +261,7 @@ class WorldServer:
                 last=last,
                 report=report,
             )
-            seen = range(self._n) if self._told_all else [agent]
-            tensors = {f"observation_{other}": observations[other] for other in seen}
+            tensors = {"observations": everybodys if self._told_all else observations[agent][None]}
             if self._told_who_acts:
                 tensors["acting"] = step.alive & (not step.done)
             if play.steps > 0:
@@ -295,10 +327,12 @@ class WorldServer:
 
     def _on_final(self, message: Message) -> None:
         final = say.read(say.Final, message)
-        parameters = message.tensors.get("parameters")
-        if final is not None and parameters is not None and parameters.ndim == 1:
+        tensors = dict(message.tensors)
+        parameters = tensors.pop("parameters", None)
+        links_fit = all(told.shape == (self._n,) for told in tensors.values())
+        if final is not None and parameters is not None and parameters.ndim == 1 and links_fit:
             self._roll.parameters[message.sender] = np.array(parameters)
-            self._roll.links[message.sender] = final.links
+            self._roll.links[message.sender] = {name: np.array(told) for name, told in tensors.items()}
             self._finished.add(message.sender)
             self._links.say(message.sender, "taken", say.Taken())
 
@@ -308,12 +342,17 @@ class WorldServer:
         """Tell everybody, take their last words, and write the run's results."""
         why = self._ended or "interrupted"
         self._log(why)
-        for agent in sorted(self._roll.endpoints):
-            self._links.say(agent, "stop", say.Stop(why=why))
         until_s = time.monotonic() + _CLOSING_S
-        while time.monotonic() < until_s:
-            if all(a in self._finished or self._roll.absent[a] for a in range(self._n)):
+        again_s = -math.inf
+        while (now_s := time.monotonic()) < until_s:
+            heard = now_s - self._roll.heard_s < max(self._deployment.lost_after_s, _SILENT_AT_END_S)
+            left = [agent for agent in np.flatnonzero(heard).tolist() if agent not in self._finished]
+            if not left:
                 break
+            if now_s >= again_s:  # again for who has come back meanwhile
+                again_s = now_s + _STOP_EVERY_S
+                for agent in left:
+                    self._links.say(agent, "stop", say.Stop(why=why))
             self._hear(0.05)
         for agent in range(self._n):
             if agent not in self._finished:

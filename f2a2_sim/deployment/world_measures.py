@@ -102,8 +102,7 @@ class WorldMeasures:
     def _links_table(self) -> dict[str, Any]:
         """What both ends of every link have told, put together."""
         n = self._roll.n_agents
-        told = self._roll.links
-        ends = {agent: {k: np.array(v) for k, v in links.items()} for agent, links in told.items()}
+        ends = self._roll.links
         pairs = [
             (s, r)
             for s in range(n)
@@ -136,9 +135,19 @@ class WorldMeasures:
             )
         return rows.columns()
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether anything is on record yet."""
+        return self._recorder.last_row is not None
+
     def write(self, folder: RunFolder, status: Status, baseline: Baseline | None) -> Summary:
-        """Write tables, summary and ``measured.json``; returns the summary."""
-        totals = {"row": 0, "staleness_p50_s": 0.0, "staleness_p95_s": 0.0, **self._metrics()}
+        """Write tables, summary and ``measured.json``; returns the summary.
+
+        While the run goes on its present values are those of the last row: new ones would begin new means.
+        """
+        last = self._recorder.last_row
+        present = last if status == "running" and last is not None else self._metrics()
+        totals = {"row": 0, "staleness_p50_s": 0.0, "staleness_p95_s": 0.0, **present}
         totals["energy_j"] = 0.0
         if status == "finished" and totals["in_flight"]:
             totals["lost"] += totals["in_flight"]

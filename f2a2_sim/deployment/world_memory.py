@@ -19,7 +19,13 @@ from f2a2_sim.results.recorder import Recorder
 from f2a2_sim.results.summary import Baseline
 from f2a2_sim.scenario.schema import Scenario
 from f2a2_sim.simulator.build import Seats, fleets_of
-from f2a2_sim.simulator.checkpoint import find_checkpoint, list_checkpoints, read_checkpoint, write_checkpoint
+from f2a2_sim.simulator.checkpoint import (
+    find_checkpoint,
+    is_due,
+    list_checkpoints,
+    read_checkpoint,
+    write_checkpoint,
+)
 from f2a2_sim.simulator.parts import BoolArray, IntArray
 from f2a2_sim.simulator.play import Play
 from f2a2_sim.simulator.stopwatch import Stopwatch
@@ -53,7 +59,7 @@ class WorldMemory:
         """The random policy; a restored run has its own."""
         self._journal = Journal(folder.path / "journal")
         self._next_checkpoint = 1
-        self._saved_at_s = 0.0
+        self._saved_at_s, self._saved_episode = 0.0, 0
         self.run_id = os.urandom(16).hex()
 
     def note_step(self, actions: IntArray, acted: BoolArray) -> None:
@@ -62,10 +68,13 @@ class WorldMemory:
         tensors: dict[str, NDArray[Any]] = {"actions": actions, "acted": acted}
         self._journal.append(Message("played", WORLD_NUMBER, 0, 0, 0.0, fields, tensors))
 
-    def save_if_due(self) -> None:
-        every_s = self._scenario.checkpoint.every_wall_s
-        if every_s is not None and self._clock() - self._saved_at_s >= every_s:
+    def save_if_due(self) -> bool:
+        """Whether it was: by the scenario's section `checkpoint`."""
+        config = self._scenario.checkpoint
+        due = is_due(config, self._clock() - self._saved_at_s, self._play.episode - self._saved_episode)
+        if due:
             self.save()
+        return due
 
     def save(self) -> None:
         """A checkpoint of a run that goes on."""
@@ -96,7 +105,7 @@ class WorldMemory:
         write_checkpoint(self._folder, self._next_checkpoint, state, _FORMAT, self._scenario.checkpoint.keep)
         self._journal.clear()
         self._next_checkpoint += 1
-        self._saved_at_s = self._clock()
+        self._saved_at_s, self._saved_episode = self._clock(), self._play.episode
 
     def restore(self) -> bool:
         """Go on from the newest checkpoint; whether there is one. Raises UsageError if the run is over."""
@@ -116,6 +125,7 @@ class WorldMemory:
         self._stopwatch.load_state(state["stopwatch"])
         self._roll.load_state(state["roll"])
         self._next_checkpoint = there[-1].number + 1
+        self._saved_at_s, self._saved_episode = self._clock(), self._play.episode
         saved = state["baseline"]
         self.baseline = None if saved is None else Baseline(**saved)
         return True

@@ -88,7 +88,7 @@ class RunFolder:
                 f"--out {out}: already exists and is not an empty folder. Name a new one, or go on with the"
                 f" run in it: f2a2-sim resume {out}"
             )
-        with _disk_errors(out):
+        with disk_errors(out):
             out.mkdir(parents=True, exist_ok=True)
         return cls(out)
 
@@ -98,7 +98,7 @@ class RunFolder:
         stem = f"{safe_name}-{time.strftime('%Y%m%d-%H%M%S')}"
         for number in range(1, 1000):
             path = root / (stem if number == 1 else f"{stem}-{number}")
-            with _disk_errors(path):
+            with disk_errors(path):
                 try:
                     path.mkdir(parents=True)
                 except FileExistsError:
@@ -126,7 +126,7 @@ class RunFolder:
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder for writing; UsageError if another process does. A killed process lets go of it."""
-        with _disk_errors(self.path):
+        with disk_errors(self.path):
             handle = open(self.path / ".lock", "a")  # noqa: SIM115 (closed below; errors of the block are not ours)
         with handle:
             try:
@@ -233,7 +233,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises RunError (what, why, remedy) on a full disk or any other refusal of the file system.
     """
     temporary = path.with_name(f".{path.name}{_TEMPORARY_SUFFIX}")
-    with _disk_errors(path):
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(temporary, "wb") as handle:
@@ -256,7 +256,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     overwritten.
     """
     temporary = path.with_name(f".{path.name}{_TEMPORARY_SUFFIX}")
-    with _disk_errors(path):
+    with disk_errors(path):
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             temporary.mkdir(parents=True)
@@ -276,7 +276,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
     """Turn the file system's refusals into errors for people."""
     try:
         yield

@@ -197,16 +197,21 @@ def starting_parameters(run_dir: str, sizes: Sequence[int]) -> list[torch.Tensor
 
     Raises UsageError if there is no such run or its networks have other shapes.
     """
-    folder = RunFolder.open(Path(run_dir))
-    policies = read_policies(folder, find_checkpoint(folder))
-    theirs = [policy.shape[1] for policy in policies]
+    means = mean_policies(run_dir)
+    theirs = [len(mean) for mean in means]
     if theirs != list(sizes):
         raise UsageError(
             f"learner.start_from = {run_dir}: its agents have {theirs} parameters and this scenario's "
             f"{list(sizes)} (a number for each shape of agent); expected a run with the same world, "
             "learner.hidden_size and learner.hidden_layers"
         )
-    return [policy.mean(dim=0) for policy in policies]
+    return means
+
+
+def mean_policies(run_dir: str) -> list[torch.Tensor]:
+    """Mean parameters ``[P]`` of each fleet in a run's newest checkpoint; UsageError if there is none."""
+    folder = RunFolder.open(Path(run_dir))
+    return [policy.mean(dim=0) for policy in read_policies(folder, find_checkpoint(folder))]
 
 
 def fleet_setup(

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 import torch
@@ -24,6 +24,9 @@ from torch import Tensor
 from f2a2_sim.errors import CheckpointError
 from f2a2_sim.results.folder import RunFolder, replacing_folder
 from f2a2_sim.simulator.packing import pack, unpack
+
+if TYPE_CHECKING:
+    from f2a2_sim.scenario.schema import CheckpointConfig
 
 FORMAT = 3
 _FILE_BYTES = 128 * 1024 * 1024
@@ -82,6 +85,14 @@ def list_checkpoints(folder: RunFolder) -> list[Checkpoint]:
         return []
     numbered = [path for path in folder.checkpoints_dir.iterdir() if path.name.isdigit() and path.is_dir()]
     return [Checkpoint(path, int(path.name)) for path in sorted(numbered, key=lambda p: int(p.name))]
+
+
+def is_due(config: CheckpointConfig, passed_s: float, episodes: int, least_s: float = 0.0) -> bool:
+    """Whether it is time for one, so many seconds and episodes after the last; by the clock not before
+    ``least_s``."""
+    return (config.every_wall_s is not None and passed_s >= max(config.every_wall_s, least_s)) or (
+        config.every_episodes is not None and episodes >= config.every_episodes
+    )
 
 
 def find_checkpoint(folder: RunFolder, number: int | None = None) -> Checkpoint:

@@ -90,6 +90,10 @@ class Training:
         """Whether an update came due while the agent waited for its neighbours, and waits for that."""
         return bool(self._owed[agent])
 
+    def is_updating(self, agent: int) -> bool:
+        """Whether it has asked for an update that is not done yet."""
+        return bool(self._updating[agent])
+
     def forget(self, agent: int) -> None:
         """A crash: no update is under way or owed."""
         self._updating[agent] = False

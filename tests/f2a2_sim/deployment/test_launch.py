@@ -71,3 +71,23 @@ def test_a_strangers_attempts_stand_in_the_logs(tmp_path: Path) -> None:
         for socket in strangers:
             socket.close()
         run.close()
+
+
+@pytest.mark.parametrize("role", ["world", "launch"])
+@pytest.mark.parametrize("said", [["seed=5"], ["--out", "elsewhere"]])
+def test_what_a_run_that_goes_on_has_already_is_refused(role: str, said: list[str], tmp_path: Path) -> None:
+    folder = RunFolder.create("small", tmp_path / "run")
+    folder.write_scenario(dump_scenario(small(tmp_path)))
+    keys = ["--insecure"] if role == "world" else []
+    result = CliRunner().invoke(app, [role, str(folder.path), *said, *keys, "--resume"])
+    assert result.exit_code == 2
+    assert f"{' '.join(said)}: a run that goes on keeps its settings" in " ".join(result.output.split())
+
+
+def test_one_address_is_that_of_one_agent() -> None:
+    command = ["agent", "--world", "tcp://127.0.0.1:1", "--id", "0", "--id", "1", "--insecure"]
+    result = CliRunner().invoke(app, [*command, "--address", "tcp://10.0.0.1:5701"])
+    assert result.exit_code == 2
+    assert "--address tcp://10.0.0.1:5701: is that of one agent, and there are 2" in " ".join(
+        result.output.split()
+    )

@@ -16,10 +16,13 @@ from f2a2_sim.deployment.clock import RunClock, WallAgenda
 from f2a2_sim.deployment.journal import Journal
 from f2a2_sim.deployment.links import reachable
 from f2a2_sim.deployment.measured import Spread
+from f2a2_sim.deployment.patience import Patience
+from f2a2_sim.deployment.perception import side_by_side
 from f2a2_sim.deployment.policies import POLICY, Policies
 from f2a2_sim.deployment.roll import Roll
 from f2a2_sim.deployment.sketch import SUMS, mean_distance, norm_of_mean, sketch
 from f2a2_sim.deployment.spans import Spans
+from f2a2_sim.errors import RunError
 from f2a2_sim.results.folder import RunFolder
 from f2a2_sim.results.recorder import Recorder
 from f2a2_sim.simulator.checkpoint import find_checkpoint, read_checkpoint, write_checkpoint
@@ -51,6 +54,53 @@ def test_a_torn_journal_is_read_up_to_its_last_whole_record(
         np.testing.assert_array_equal(m.tensors["values"], np.arange(m.sequence + 1, dtype=np.float32))
     assert len(read) <= records - (1 if cut or flip else 0)
     assert len(read) >= records - 2 - cut // max(size // 2, 1)
+
+
+def test_zeros_that_a_power_cut_leaves_are_no_record(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal")
+    journal.append(message("a", 1))
+    journal.close()
+    with open(tmp_path / "journal", "ab") as file:
+        file.write(bytes(100))
+    assert [m.kind for m in Journal.records(tmp_path / "journal")] == ["a"]
+
+
+@pytest.mark.parametrize("left", [b"torn", bytes(40)])
+def test_what_is_written_after_a_torn_record_is_read(left: bytes, tmp_path: Path) -> None:
+    for number in range(3):
+        journal = Journal(tmp_path / "journal")
+        assert [m.sequence for m in journal.read()] == list(range(number))
+        journal.append(message("a", number))
+        journal.close()
+        with open(tmp_path / "journal", "ab") as file:
+            file.write(left)
+    assert [m.sequence for m in Journal.records(tmp_path / "journal")] == [0, 1, 2]
+
+
+def test_a_full_disk_is_said() -> None:
+    journal = Journal.__new__(Journal)
+    journal._path, journal._file = Path("/dev/full"), open("/dev/full", "ab", buffering=0)  # noqa: SIM115
+    with journal._file, pytest.raises(RunError, match="/dev/full: the disk is full"):
+        journal.append(message("a", 1))
+
+
+def test_a_wait_in_vain_is_shorter_the_next_time() -> None:
+    patience = Patience(8.0)
+    assert patience.holds(True, 0.0) and patience.holds(True, 7.9)
+    assert not patience.holds(True, 8.0) and not patience.holds(False, 9.0)
+    assert patience.holds(True, 10.0) and not patience.holds(True, 14.0)
+    assert not patience.holds(False, 14.0)
+    assert patience.holds(True, 20.0) and not patience.holds(False, 21.0)  # it has paid off
+    assert patience.holds(True, 30.0) and patience.holds(True, 37.9)
+
+
+def test_everybodys_observations_are_one_tensor() -> None:
+    seen = [np.arange(k * 2.0, dtype=np.float32).reshape(2, k) for k in (3, 1)]
+    together = side_by_side(seen)
+    assert together.shape == (2, 2, 3)
+    for place, own in enumerate(seen):
+        np.testing.assert_array_equal(together[place, :, : own.shape[1]], own)
+    assert not together[1, :, 1:].any()
 
 
 def test_a_journal_begins_anew_after_a_checkpoint(tmp_path: Path) -> None:

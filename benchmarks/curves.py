@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import math
 from pathlib import Path
 
 import matplotlib
@@ -34,7 +33,7 @@ def main() -> None:
     parser.add_argument("--last", type=int, default=10)
     arguments = parser.parse_args()
     folders = [RunFolder.open(path) for path in arguments.runs]
-    episodes = {folder.path.name: folder.read_table(EPISODES) for folder in folders}
+    episodes = {str(folder.path): folder.read_table(EPISODES) for folder in folders}
     Console().print(summary_table(folders, episodes, arguments.last))
     if arguments.csv is not None:
         write_csv(arguments.csv, episodes)
@@ -48,13 +47,13 @@ def summary_table(folders: list[RunFolder], episodes: dict[str, Columns], last: 
     for name in columns:
         table.add_column(name, justify="left" if name == "run" else "right")
     for folder in folders:
-        rows, summary = episodes[folder.path.name], folder.read_summary()
+        rows, summary = episodes[str(folder.path)], folder.read_summary()
         baseline = summary.baseline
-        cells = [folder.path.name, str(len(rows["episode"])), f"{summary.updates / summary.agents:.0f}"]
+        cells = [str(folder.path), str(len(rows["episode"])), f"{summary.updates / summary.agents:.0f}"]
         for name in ("return_mean_per_agent", "hits", "kills", "deaths", "win"):
             mean = float(np.mean(rows[name][-last:]))
-            random = math.nan if baseline is None else getattr(baseline, name)
-            cells.append(f"{mean:.2f} ({random:.2f})")
+            random = None if baseline is None else getattr(baseline, name)
+            cells.append(f"{mean:.2f} ({'-' if random is None else f'{random:.2f}'})")
         table.add_row(*cells)
     return table
 
@@ -75,8 +74,8 @@ def draw(path: Path, folders: list[RunFolder], episodes: dict[str, Columns]) -> 
     figure, axes = plt.subplots(1, len(SHOWN), figsize=(12, 3.6), layout="constrained")
     for axis, (name, title) in zip(axes, SHOWN.items(), strict=True):
         for folder in folders:
-            rows = episodes[folder.path.name]
-            line = axis.plot(rows["episode"] + 1, rows[name], label=folder.path.name)[0]
+            rows = episodes[str(folder.path)]
+            line = axis.plot(rows["episode"] + 1, rows[name], label=str(folder.path))[0]
             baseline = folder.read_summary().baseline
             if baseline is not None:
                 axis.axhline(getattr(baseline, name), color=line.get_color(), linestyle=":", linewidth=1)

@@ -24,7 +24,7 @@ def read_trace(path: Path, repeat_every_s: float | None = None) -> dict[str, tup
     try:
         with path.open(newline="", encoding="utf-8") as file:
             intervals = _read_rows(path, csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TraceFileError(
             f"availability trace {path}: cannot be read ({error}); check the path"
         ) from error

@@ -26,7 +26,7 @@ from rich.table import Table
 
 from f2a2_sim.errors import RunError, UsageError
 from f2a2_sim.interruption import EXIT_INTERRUPTED, interruption
-from f2a2_sim.results.folder import RunFolder
+from f2a2_sim.results.folder import RunFolder, disk_errors
 from f2a2_sim.results.report import write_comparison
 from f2a2_sim.results.words import duration
 from f2a2_sim.scenario.check import check_scenario
@@ -61,6 +61,9 @@ class Point:
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
+_LONGEST_NAME = 120  # of a run's folder
+
+
 def plan(fixed: Sequence[str], vary: Sequence[str], seeds: Sequence[int], out: Path) -> list[Point]:
     """Every combination of ``vary`` (``KEY=V1,V2``) and ``seeds``, the last one changing fastest.
 
@@ -68,6 +71,8 @@ def plan(fixed: Sequence[str], vary: Sequence[str], seeds: Sequence[int], out: P
     """
     axes = [_axis(text) for text in vary]
     keys = [key for key, _ in axes]
+    if seeds and "seed" in keys:
+        raise UsageError("--vary seed: given beside --seeds; give all seeds at once, --seeds 1-3")
     for key in keys:
         if keys.count(key) > 1:
             raise UsageError(f"--vary {key}: given twice; give all its values at once, {key}=V1,V2,V3")
@@ -77,6 +82,8 @@ def plan(fixed: Sequence[str], vary: Sequence[str], seeds: Sequence[int], out: P
     for values in itertools.product(*(values for _, values in axes)):
         chosen = tuple(f"{key}={value}" for (key, _), value in zip(axes, values, strict=True))
         name = ",".join(_short(override) for override in chosen) or "run"
+        if len(name) > _LONGEST_NAME:
+            name = f"{name[:_LONGEST_NAME]},{len(points) + 1}"
         if name in points:
             name = f"{name},{len(points) + 1}"
         points[name] = Point(name, (*fixed, *chosen), out / name)
@@ -145,8 +152,10 @@ def check(scenario: str, points: Sequence[Point]) -> None:
             )
         if folder.summary_file.is_file() and folder.read_summary().status == "finished":
             point.state = "finished"
-        elif not list_checkpoints(folder):
-            shutil.rmtree(point.folder)
+            continue
+        with folder.lock():  # a sweep that was killed has left its runs alive
+            if not list_checkpoints(folder):
+                shutil.rmtree(point.folder)
 
 
 def run_sweep(
@@ -157,7 +166,8 @@ def run_sweep(
     None if it was interrupted (SIGINT, SIGTERM): the runs under way have then saved themselves. Raises
     RunError at the end if runs failed; the others are carried out all the same.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
     under_way: dict[str, subprocess.Popen[bytes]] = {}
     told = False
     with _display(points, quiet) as show, interruption() as interrupted:

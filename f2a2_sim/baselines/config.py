@@ -10,7 +10,7 @@ from f2a2_sim.learners.rate_decay import RateDecay
 class CentralConfig(BaseModel):
     """Schedule, replay and discount; the defaults are MAAC's, which the paper takes for its baselines."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     rollouts: int = Field(12, ge=1, description="Episodes played side by side, as one batch.")
     episode_steps: int | None = Field(

@@ -170,6 +170,9 @@ class Gossip:
         self._degrees[...] = state["degrees"]
 
 
+_LEAST_WEIGHT = 0.05
+
+
 class PushSum:
     """``push_sum``: ratio consensus with running sums, so that a lost message loses no mass.
 
@@ -179,6 +182,10 @@ class PushSum:
     running sum it has used (Hadjicostis, Vaidya and Dominguez-Garcia 2016). The sums of x and omega over
     agents and links are conserved whatever is lost, delayed or reordered on a fixed graph, which is why
     every z converges to the true mean on directed and lossy graphs. Running sums are float64.
+
+    An agent whose neighbours are away gives and gets nothing back; with less than a twentieth of the weight
+    that it began with it keeps what it has until they send, or its own training, which the weight divides,
+    would grow without bound.
     """
 
     changes_parameters = True
@@ -201,6 +208,8 @@ class PushSum:
             base = self._base[agent]
             # Local training moved z by (w~ - base); added to the mass unscaled, as gradient push does.
             base.add_((trained[agent] - base) / omega)
+            if omega < _LEAST_WEIGHT:
+                continue
             self._sigma[agent].add_(base.to(torch.float64), alpha=share * omega)
             self._sigma_weight[agent] += share * omega
             self.weight[agent] = share * omega

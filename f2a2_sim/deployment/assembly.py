@@ -92,7 +92,8 @@ def assemble(
 ) -> AgentParts:
     """The agent at the beginning of the run that the world has welcomed it to.
 
-    ``start``: parameters ``[P]`` to begin with, if not those of the seed. Raises RunError for another shape.
+    ``start``: parameters ``[P]`` to begin with, or those of every agent ``[n, P]``, if not those of the seed.
+    Raises RunError for another shape.
     """
     scenario = Scenario.model_validate(yaml.safe_load(welcome.scenario))
     n = len(welcome.action_counts)
@@ -116,7 +117,7 @@ def assemble(
     fleet, row = population.fleet_of(me)
     if start is not None:
         own = fleet.learner.parameters
-        if start.dtype != np.float32 or start.shape != (own.shape[1],):
+        if start.dtype != np.float32 or start.shape not in (own.shape[1:], own.shape):
             raise RunError(f"agent {me}: the run starts from {start.shape} parameters, not {own.shape[1:]}")
         fleet.start = torch.from_numpy(np.array(start))
         fleet.begin(np.arange(len(own)))

@@ -32,13 +32,13 @@ from f2a2_sim.results.report import write_report
 from f2a2_sim.results.summary import Baseline, Status, Summary
 from f2a2_sim.results.tensorboard import TensorBoard
 from f2a2_sim.scenario.schema import Scenario
-from f2a2_sim.simulator.build import build_world, fleets_of, mean_policies
+from f2a2_sim.simulator.build import build_world, fleets_of, starts_of
 from f2a2_sim.simulator.play import Play
 from f2a2_sim.simulator.stopwatch import Stopwatch
 from network.keys import agent_name
 from network.sockets import Security
 from network.voice import Voice
-from network.wire import WORLD_NUMBER, Message
+from network.wire import WORLD_NUMBER, Limits, Message
 
 _LONGEST_POLL_S = 0.2
 _CLOSING_S = 60.0  # for the agents' last words
@@ -145,16 +145,20 @@ class WorldServer:
         if run_dir is None:
             return None
         try:
-            means = mean_policies(run_dir)
+            found = starts_of(self._scenario, self._n)
         except UsageError:
             if not resuming:
                 raise
             self._log(f"learner.start_from = {run_dir} is not there any more: agents go on from checkpoints")
             return None
         starts = [np.empty(0, dtype=np.float32)] * self._n
-        for ids, mean in zip(fleets_of(self._scenario, self._world), means, strict=True):
+        for ids, start in zip(fleets_of(self._scenario, self._world), found, strict=True):
+            if 4 * start.numel() > Limits().message_bytes // 2:
+                raise UsageError(
+                    f"learner.start_from = {run_dir}: {start.numel():,} parameters are too many for a message"
+                )
             for agent in ids.tolist():
-                starts[agent] = mean.numpy()
+                starts[agent] = start.numpy()
         return starts
 
     def _gather(self) -> None:

@@ -44,7 +44,7 @@ class LearnerConfig(BaseModel):
     They are those of MAgent, and for learners with joint critics those of Cooperative MPE (`DEFAULTS`).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(
         "f2a2_isac",
@@ -63,7 +63,7 @@ class LearnerConfig(BaseModel):
     start_from: str | None = Field(
         None,
         description="Folder of a run with networks of equal shape: every agent starts from the mean of that "
-        "run's agents (newest checkpoint) instead of random weights.",
+        "run's agents (newest checkpoint) instead of random weights; with joint critics its like's.",
     )
     learning_rate: float = Field(1e-4, gt=0, description="Adam's step size, the same for actor and critics.")
     actor_learning_rate: float | None = Field(

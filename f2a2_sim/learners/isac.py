@@ -286,7 +286,15 @@ class IsacFleet(StackedFleet):
         return torch.stack(of_transitions).mean(dim=(2, 3), dtype=torch.float64)
 
     def consensus_columns(self) -> slice:
-        """Columns of the consensus variable (paper, Section 6.3: actor and critic)."""
+        """Columns of the consensus variable (paper, Section 6.3: actor and critic).
+
+        Raises UsageError for attention: its critics have none.
+        """
+        if self.setup.shared == "attention":
+            raise UsageError(
+                "consensus.shared = attention: the critics of f2a2_isac have no attention; use all, critic "
+                "or actor"
+            )
         if self.setup.shared == "actor":
             return self.actor_columns
         if self.setup.shared == "critic":

@@ -16,7 +16,7 @@ class RateDecay(BaseModel):
     The paper's step sizes are constant.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     factor: float = Field(0.1, gt=0, le=1, description="Share of the step sizes that is left in the end.")
     updates: int = Field(ge=1, description="An agent's own updates until then.")

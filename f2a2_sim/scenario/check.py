@@ -137,7 +137,7 @@ def _check_memory(found: _Findings, world: World, plan: FleetPlan, carrier: Simu
     if found.scenario.learner.start_from is not None:
         sizes = [learner.parameters.shape[1] for learner in learners]
         with found.at("learner", "start_from"):
-            starting_parameters(found.scenario.learner.start_from, sizes)
+            starting_parameters(found.scenario, len(world.agents), sizes)
     for group, demand in worst.items():
         profile = plan.profiles[int(np.flatnonzero(plan.group == group)[0])]
         try:

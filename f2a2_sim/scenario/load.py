@@ -113,7 +113,7 @@ def apply_overrides(source: YamlSource, overrides: Sequence[str]) -> None:
                 )
             )
             continue
-        path: KeyPath = tuple(int(part) if part.isdigit() else part for part in key.strip().split("."))
+        path: KeyPath = tuple(int(part) if part.isdecimal() else part for part in key.strip().split("."))
         try:
             value = parse_value(text)
         except ScenarioProblems as error:
@@ -184,13 +184,13 @@ def _drop_replaced(section: dict[str, Any], path: KeyPath, value: Any) -> None:
 
 
 def _resolve_files(data: Any, folder: Path) -> None:
-    """Make file names that are given relative to the scenario's folder absolute, if they exist there."""
+    """Make file names absolute that are relative to the scenario's folder, or else to the working one."""
     items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
     for key, value in list(items):
         if isinstance(value, str) and (str(key) in _FILE_KEYS or str(key).endswith(_FILE_KEY_SUFFIXES)):
-            candidate = folder / value
-            if candidate.is_file():
-                data[key] = str(candidate)
+            found = next((path for path in (folder / value, Path.cwd() / value) if path.is_file()), None)
+            if found is not None:
+                data[key] = str(found)
         else:
             _resolve_files(value, folder)
 

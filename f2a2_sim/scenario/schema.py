@@ -149,6 +149,12 @@ class WorldConfig(Section):
                 f"period_s: {self.period_s:g} has no meaning with mode: lockstep; set mode: realtime or "
                 "period_s: null"
             )
+        if self.period_s is not None and self.observation_latency_s > self.period_s:
+            raise ValueError(
+                f"observation_latency_s: {self.observation_latency_s:g} is longer than period_s, "
+                f"{self.period_s:g}: the next step would come before the observation of this one; use at "
+                "most period_s, or a longer action_latency_s"
+            )
         if self.rollouts > 1 and self.env not in PARTICLE_EPISODE_STEPS:
             raise ValueError(
                 f"rollouts: {self.rollouts} is for env: ctc or rover_tower, but env is {self.env}; "
@@ -293,7 +299,7 @@ class NetworkConfig(Section):
     def _start_from_custom_link(cls, given: Any, info: ValidationInfo) -> Any:
         name = given.get("profile") if isinstance(given, dict) else None
         custom: dict[str, LinkChoice] = info.data.get("custom_links", {})
-        if name not in custom:
+        if not isinstance(name, str) or name not in custom:
             return given
         return {**custom[name].spec.model_dump(), **given, "profile": None}
 

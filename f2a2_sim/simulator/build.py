@@ -83,7 +83,7 @@ def build(scenario: Scenario, device: torch.device, resuming: bool = False) -> P
     population = build_population(scenario, world, carrier, streams, device, resuming)
     if scenario.learner.start_from is not None and not resuming:
         sizes = [fleet.learner.parameters.shape[1] for fleet in population.fleets]
-        starts = starting_parameters(scenario.learner.start_from, sizes)
+        starts = starting_parameters(scenario, n, sizes)
         for fleet, start in zip(population.fleets, starts, strict=True):
             fleet.start = start
             fleet.begin(np.arange(len(fleet.ids)))
@@ -122,7 +122,6 @@ def build_population(
     else:
         seeds = [streams.seed_for("weights", 1 + agent) for agent in range(n)]
     fixed_graph = not is_redrawn(scenario.network.topology)
-    degrees = np.array([len(carrier.out_neighbours(agent)) for agent in range(n)])
     fleets = []
     for members in fleets_of(scenario, world):
         ids = members
@@ -134,7 +133,8 @@ def build_population(
         learner = make_fleet(scenario.learner, fleet_setup(scenario, world, ids, own_seeds, device))
         consensus = None
         if scenario.consensus.scheme != "none":
-            consensus = ConsensusGroup(scenario.consensus, learner, degrees[ids], fixed_graph, len(members))
+            degrees = np.array([np.isin(carrier.out_neighbours(a), members).sum() for a in ids.tolist()])
+            consensus = ConsensusGroup(scenario.consensus, learner, degrees, fixed_graph, len(members))
         if isinstance(learner, JointFleet) and learner.moa is not None and not resuming:
             moa = learner.moa.config
             learner.gather(*random_trajectories(scenario, moa.trajectories, moa.trajectory_steps, streams))
@@ -192,26 +192,39 @@ def fleets_of(scenario: Scenario, world: Seats) -> list[NDArray[np.int64]]:
     ]
 
 
-def starting_parameters(run_dir: str, sizes: Sequence[int]) -> list[torch.Tensor]:
-    """Mean parameters ``[P]`` of each fleet in a run's newest checkpoint; ``sizes`` are the P expected.
+def starting_parameters(scenario: Scenario, agents: int, sizes: Sequence[int]) -> list[torch.Tensor]:
+    """What `starts_of` finds for each fleet; ``sizes`` are the numbers of parameters P expected.
 
-    Raises UsageError if there is no such run or its networks have other shapes.
+    Raises UsageError if there is no such run, or its networks have other shapes.
     """
-    means = mean_policies(run_dir)
-    theirs = [len(mean) for mean in means]
+    starts = starts_of(scenario, agents)
+    theirs = [start.shape[-1] for start in starts]
     if theirs != list(sizes):
         raise UsageError(
-            f"learner.start_from = {run_dir}: its agents have {theirs} parameters and this scenario's "
-            f"{list(sizes)} (a number for each shape of agent); expected a run with the same world, "
-            "learner.hidden_size and learner.hidden_layers"
+            f"learner.start_from = {scenario.learner.start_from}: its agents have {theirs} parameters and "
+            f"this scenario's {list(sizes)} (a number for each shape of agent); expected a run with the same "
+            "world, learner.hidden_size and learner.hidden_layers"
         )
-    return means
+    return starts
 
 
-def mean_policies(run_dir: str) -> list[torch.Tensor]:
-    """Mean parameters ``[P]`` of each fleet in a run's newest checkpoint; UsageError if there is none."""
+def starts_of(scenario: Scenario, agents: int) -> list[torch.Tensor]:
+    """The parameters in the newest checkpoint of the run `learner.start_from`, of each fleet: their mean
+    ``[P]``; with joint critics, whose agents have actors of their own, those of each agent ``[n, P]``.
+
+    Raises UsageError if there is no such run, or it has not as many ``agents`` where that matters.
+    """
+    run_dir = str(scenario.learner.start_from)
     folder = RunFolder.open(Path(run_dir))
-    return [policy.mean(dim=0) for policy in read_policies(folder, find_checkpoint(folder))]
+    policies = read_policies(folder, find_checkpoint(folder))
+    if not joint_information(scenario.learner.name):
+        return [policy.mean(dim=0) for policy in policies]
+    if [len(policy) for policy in policies] != [agents]:
+        raise UsageError(
+            f"learner.start_from = {run_dir}: has {sum(map(len, policies))} agents and this scenario "
+            f"{agents}; expected as many: with {scenario.learner.name} each begins as its counterpart stands"
+        )
+    return policies
 
 
 def fleet_setup(

@@ -86,11 +86,13 @@ class Exchange:
             neighbours = carrier.out_neighbours(agent)
             in_flight = carrier.versions_in_flight() if fleet.consensus.is_full else _NOBODY
         with self._stopwatch.part("consensus"):
-            degree = np.array([len(neighbours)])
-            versions = fleet.consensus.publish(np.array([row]), degree, np.array([number]), in_flight)
+            degree = len(self._population.senders_in(fleet, neighbours))  # others discard what they get
+            versions = fleet.consensus.publish(
+                np.array([row]), np.array([degree]), np.array([number]), in_flight
+            )
         self._broadcast(agent, versions, fleet.consensus.message_bytes)
         if not self._waits:
-            self._request_mix(agent, len(neighbours))
+            self._request_mix(agent, degree)
             return
         self._in_round[agent] = True
         self._waiting_since_s[agent] = now_s

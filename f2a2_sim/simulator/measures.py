@@ -117,7 +117,7 @@ class Measures:
             "off_s": off_s,
             "utilisation": busy_s / np.maximum(on_s, 1e-12),
             "energy_j": parts.power.energy_j(on_s, busy_s),
-            "battery_empty": parts.power.remaining_j(on_s, busy_s) <= 0.0,
+            "battery_empty": parts.power.remaining_j(on_s, busy_s) <= 1e-9,
             "updates": self._training.updates,
             "consensus_rounds": self._exchange.round,
         }

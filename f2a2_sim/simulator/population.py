@@ -37,7 +37,8 @@ STATISTICS = ("entropy", "q_mean", "td_abs", "critic_loss", "moa_accuracy")
 class Fleet:
     """Agents ``ids`` (rows in that order), their learner, and their consensus unless the scheme is none.
 
-    ``start``: parameters ``[P]`` that they all begin with; None = random weights by the learner's seeds.
+    ``start``: parameters ``[P]`` that they all begin with, or ``[rows, P]``, each with its own; None = random
+    weights by the learner's seeds.
     ``members``: all agents of that shape, of whom ``ids`` may be those that live in this process; None = ids.
     """
 
@@ -57,7 +58,9 @@ class Fleet:
     def begin(self, rows: IntArray) -> None:
         """Give rows that have just been reset the parameters to start from."""
         if self.start is not None:
-            self.learner.start_from(rows, self.start)
+            of_each = self.start.dim() == 2
+            for row in rows.tolist():
+                self.learner.start_from(np.array([row]), self.start[row] if of_each else self.start)
 
 
 class Population:
@@ -294,6 +297,7 @@ class Population:
         fleet.begin(only)
         if published is not None:
             fleet.learner.adopt(only, published.unsqueeze(0))
+            fleet.learner.start_from(only, fleet.learner.parameters[row].clone())  # targets come with it
         if fleet.consensus is not None:
             fleet.consensus.restart(row)
 

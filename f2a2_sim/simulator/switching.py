@@ -106,6 +106,7 @@ class Switching:
         """Its agent is dead: the device neither learns nor exchanges until the next episode."""
         if self._presence.powered[agent]:
             self._deactivate(agent)
+            self._batteries.draw_changed(agent, busy=False)
         self._presence.silent[agent] = True
         self._exchange.left()
 

@@ -14,7 +14,7 @@ import pytest
 from f2a2_sim import sweep
 from f2a2_sim.errors import RunError, UsageError
 from f2a2_sim.results.folder import RunFolder
-from f2a2_sim.scenario.load import load_scenario
+from f2a2_sim.scenario.load import dump_scenario, load_scenario
 
 TINY = (
     "learner.hidden_size=8",
@@ -71,6 +71,31 @@ def test_values_that_are_none(vary: str, tmp_path: Path) -> None:
 def test_a_key_is_varied_once(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="given twice"):
         sweep.plan([], ["a=1", "a=2"], [], tmp_path)
+
+
+def test_seeds_are_said_in_one_way(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--vary seed: given beside --seeds"):
+        sweep.plan([], ["seed=1,2"], [3], tmp_path)
+
+
+def test_long_values_get_folders_that_can_be_made(tmp_path: Path) -> None:
+    long = "[" + ",".join(["{profile: intel_nuc_8}"] * 20) + "]"
+    points = sweep.plan([], [f"devices.fleet={long},{long.replace('8', '9')}"], [1, 2], tmp_path)
+    assert len({p.folder for p in points}) == 4
+    for point in points:
+        point.folder.mkdir()
+
+
+def test_a_run_that_still_lives_is_not_removed(tmp_path: Path) -> None:
+    """What a sweep that was killed has started goes on writing, perhaps before its first checkpoint."""
+    points = sweep.plan(TINY, [], [1], tmp_path)
+    folder = RunFolder.create("quickstart", points[0].folder)
+    folder.write_scenario(dump_scenario(load_scenario("quickstart", points[0].overrides)))
+    with folder.lock(), pytest.raises(UsageError, match="another process"):
+        sweep.check("quickstart", points)
+    assert folder.scenario_file.is_file()
+    sweep.check("quickstart", points)
+    assert not points[0].folder.exists()
 
 
 def test_nothing_is_written_when_one_combination_cannot_run(tmp_path: Path) -> None:

@@ -93,6 +93,25 @@ def test_a_resumed_run_does_not_need_the_run_it_started_from(
             np.testing.assert_array_equal(ours[name], theirs[name])
 
 
+JOINT = [
+    "learner.hidden_size=8",
+    "learner.batch_size=24",
+    "learner.replay_transitions=1200",
+    "record.baseline_episodes=0",
+    "duration.episodes=1",
+]
+
+
+def test_agents_with_actors_of_their_own_start_from_their_counterparts(tmp_path: Path) -> None:
+    source = run(load_scenario("rover_tower", JOINT), out=tmp_path / "run").folder
+    folder = RunFolder.open(source)
+    (policies,) = read_policies(folder, find_checkpoint(folder))
+    assert len({tuple(policy.tolist()) for policy in policies}) == 8
+    learner = agents_of(load_scenario("rover_tower", [*JOINT, f"learner.start_from={source}"])).learner
+    torch.testing.assert_close(learner.parameters, policies, rtol=0, atol=0)
+    torch.testing.assert_close(learner.targets, policies[:, learner.critic_columns], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

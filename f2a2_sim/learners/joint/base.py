@@ -50,6 +50,9 @@ STATISTICS = ("entropy", "q_mean", "td_abs", "critic_loss", "importance_mean")
 ACCURACY = "moa_accuracy"
 
 
+_MOST_ACTIONS = 127  # an int8 each
+
+
 class JointFleet(StackedFleet):
     """All agents of a world with one learner (see `f2a2_sim.learners.base.Learner` for the interface)."""
 
@@ -93,6 +96,11 @@ class JointFleet(StackedFleet):
         self.moa: Modelling | None = None
         if config.moa is not None:
             self.moa = Modelling(config.moa, setup, config.learning_rate, self.parameters[:0])
+        if setup.n_actions > _MOST_ACTIONS:
+            raise UsageError(
+                f"learner.name = {config.name}: its replay knows at most {_MOST_ACTIONS} actions, and agents "
+                f"of this world have {setup.n_actions}; use f2a2_isac"
+            )
         held = self.replay.steps_kept * setup.rollouts
         if held < self._transitions_needed():
             raise UsageError(

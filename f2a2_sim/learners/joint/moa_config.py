@@ -13,7 +13,7 @@ class MoaConfig(BaseModel):
     the characters are always those of the present parameters.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     trajectories: int = Field(
         1000,

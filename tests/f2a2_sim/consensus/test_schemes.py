@@ -167,6 +167,27 @@ def test_push_sum_conserves_mass_and_reaches_the_mean_on_a_lossy_directed_graph(
     np.testing.assert_allclose(trained(learner), np.broadcast_to(mean, (5, len(mean))), atol=1e-6)
 
 
+def test_push_sum_survives_neighbours_that_are_away(make_learner: MakeFleet) -> None:
+    """They give nothing back; what is trained meanwhile stays of its size, and all mass is there later."""
+    learner = make_learner(4)
+    driver = Driver(ConsensusConfig(scheme="push_sum"), learner, complete(4))
+    start, rng = trained(learner), np.random.default_rng(0)
+    steps = np.zeros_like(start)
+    for _ in range(200):
+        step = rng.normal(scale=0.1, size=start.shape)
+        steps += step
+        learner.shared_parameters().add_(torch.from_numpy(step))
+        driver.round(lost=set(complete(4)))
+    scheme = driver.group.scheme
+    assert isinstance(scheme, PushSum)
+    assert np.abs(trained(learner)).max() < 1e3, "with ever smaller weights 1e100"
+    for _ in range(80):
+        driver.round()
+    assert scheme.weight.sum() == pytest.approx(4.0, abs=1e-9)
+    mean = start.mean(0) + steps.mean(0)
+    np.testing.assert_allclose(trained(learner), np.broadcast_to(mean, start.shape), atol=1e-6)
+
+
 def test_push_sum_adds_local_training_unscaled(make_learner: MakeFleet) -> None:
     """After local steps the total mass has grown by exactly the sum of the steps."""
     learner = make_learner(4)

@@ -260,11 +260,28 @@ def test_wrong_values_name_key_value_and_expectation(write, override: str, key: 
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("learner.learning_rate", ".inf", "a finite number"),
+        ("learner.temperature", "1.0e400", "a finite number"),
+        ("network.link.profile", "[1]", "a valid string"),
+    ],
+)
+def test_values_that_cannot_be_used_are_named(write, key: str, value: str, expected: str) -> None:  # type: ignore[no-untyped-def]
+    problem = only_problem(write(SMALL), f"{key}={value}")
+    assert problem.key == key and expected in problem.expectation
+
+
+@pytest.mark.parametrize(
     ("overrides", "words"),
     [
         (["duration.episodes=null"], ["episodes, env_steps, virtual_time_s and wall_time_s are all null"]),
         (["world.mode=realtime"], ["mode: realtime", "period_s is null"]),
         (["world.period_s=0.1"], ["period_s: 0.1", "mode: lockstep"]),
+        (
+            ["world.mode=realtime", "world.period_s=0.1", "world.observation_latency_s=0.2"],
+            ["observation_latency_s: 0.2", "longer than period_s, 0.1"],
+        ),
         (["world.agents=11"], ["12 to 625", "agents is 11"]),
         (["world.agents=626"], ["12 to 625", "agents is 626"]),
         (["world.agents=null"], ["battle needs agents"]),

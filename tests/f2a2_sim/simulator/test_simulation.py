@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from devices.unit import ACT
+from f2a2_sim.consensus.schemes import PushSum
 from tests.f2a2_sim.simulator.conftest import CHURNING, Simulate, finish, scenario_of, simulation_of
 
 ALONE = {"consensus": {"scheme": "none"}}
@@ -189,6 +191,35 @@ def test_a_crashed_agent_starts_from_the_copy_it_last_published(simulate: Simula
     assert (fleet.learner.replay.count == 0).all()  # type: ignore[attr-defined]
 
 
+def test_after_a_crash_targets_belong_to_the_copy_that_it_starts_from(simulate: Simulate) -> None:
+    simulation = simulate({"consensus": {"shared": "critic"}})
+    population = simulation.parts.population
+    learner: Any = population.fleets[0].learner
+    parameters, critics = learner.parameters, learner.critic_columns
+    population.settle()
+    population.crash(5)
+    torch.testing.assert_close(learner.targets[5], parameters[5, critics], rtol=0, atol=0)
+    group = population.fleets[0].consensus
+    assert group is not None
+    published = group.pool.rows[group.pool.row_of(group._published[5:6])][0]
+    torch.testing.assert_close(parameters[5, learner.consensus_columns()], published, rtol=0, atol=0)
+
+
+def test_a_dead_silent_agents_battery_is_drained_by_idling_alone(simulate: Simulate) -> None:
+    """Where somebody dies while its device computes, the forecast must not go on with active power."""
+    simulation = simulate(
+        board(battery_j=0.25),
+        {
+            "world": {"after_death": "silent", "opponent": "iql", "episode_steps": 150},
+            "duration": {"episodes": 2},
+        },
+    )
+    devices = simulation.devices_table()
+    off = devices["off_s"] > 0
+    assert off.any()
+    np.testing.assert_allclose(devices["energy_j"][off], 0.25, rtol=1e-9)
+
+
 def test_an_empty_battery_switches_a_device_off_for_good(simulate: Simulate) -> None:
     simulation = simulate(
         board(battery_j=2.0 * 0.5), NEVER_LEARN, {"world": {"mode": "realtime", "period_s": 0.02}}
@@ -285,3 +316,27 @@ def test_an_action_is_chosen_with_the_parameters_from_when_it_was_begun() -> Non
     finish(simulation)
     assert len(mixed) > 10
     assert late == []
+
+
+def test_agents_of_one_shape_share_their_mass_among_themselves(simulate: Simulate) -> None:
+    """Others discard what they get: mass sent to them would be gone, and push-sum divides by what is left."""
+    simulation = simulate(
+        {
+            "world": {"env": "ctc", "agents": None, "episode_steps": 60},
+            "consensus": {"scheme": "push_sum", "interval": {"mean_updates": 1, "std_updates": 0}},
+            "network": {"topology": {"kind": "complete"}},
+        }
+    )
+    fleets = simulation.parts.population.fleets
+    assert sorted(len(fleet.ids) for fleet in fleets) == [2, 6]
+    for fleet in fleets:
+        assert fleet.consensus is not None
+        scheme = fleet.consensus.scheme
+        assert isinstance(scheme, PushSum)
+        count, pool = len(fleet.ids), fleet.consensus.pool
+        sent = (count - 1) * float(scheme._sigma_weight.sum())
+        taken = sum(float(pool.number_of(v)) for v in scheme._consumed.ravel() if v >= 0)
+        under_way = sent - taken
+        assert under_way > 0
+        assert scheme.weight.sum() + under_way == pytest.approx(count, abs=1e-9)
+        assert torch.isfinite(fleet.learner.parameters).all()

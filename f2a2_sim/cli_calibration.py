@@ -161,6 +161,8 @@ def _connect(
     from network.keys import agent_name
 
     size = AgentWork(loaded).message_bytes
+    if size == 0:
+        raise UsageError(f"--connect {endpoint}: agents of this scenario send each other nothing to measure")
     security = _key_holder(keys, insecure).security(agent_name(0))
     return calibrate_link(measure_link(endpoint, security, size, seconds), name, f"to {endpoint}")
 

@@ -83,7 +83,7 @@ def _wall(name: str, description: str) -> Column:
 
 
 _FATES = (
-    _count("sent", "Consensus messages handed to the network, one per receiver.", "messages"),
+    _count("sent", "Messages (copies, told steps) handed to the network, one per receiver.", "messages"),
     _count("delivered", "Messages that reached a receiver that was on, in time.", "messages"),
     _count("lost", "Messages lost on the link.", "messages"),
     _count("queue_dropped", "Messages dropped because the sending queue was full.", "messages"),
@@ -117,7 +117,7 @@ METRICS = TableSchema(
         _real(
             "win", "", "1 won, 0 lost, 0.5 drawn; NaN until the episode ends and in worlds without a winner."
         ),
-        _count("online", "Devices that are on.", "devices"),
+        _count("online", "Devices that take part: on, and their agents not silent after death.", "devices"),
         _real(
             "entropy",
             "nat",
@@ -225,8 +225,8 @@ DEVICES = TableSchema(
         _real("energy_j", "J", "Energy that it used."),
         Column("battery_empty", "bool", "", "Whether its battery ran out."),
         _count("updates", "Learning updates.", "updates"),
-        _count("consensus_rounds", "Times that it broadcast and averaged.", "rounds"),
-        _count("actions", "Actions that it computed.", "actions"),
+        _count("consensus_rounds", "Number of its newest round; who is behind skips some.", "rounds"),
+        _count("actions", "Its actions that the world took, in time.", "actions"),
         _count("missed_deadlines", "Actions that came too late for their step.", "actions"),
         _real("return_mean", "reward", "Its own sum of rewards per episode, mean over the episodes."),
     ),

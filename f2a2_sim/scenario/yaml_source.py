@@ -87,6 +87,9 @@ def parse_yaml(text: str, label: str) -> YamlSource:
         raise ScenarioProblems(
             label, [Problem(place, "", None, f"not valid YAML: {what}", "correct the syntax at that line")]
         ) from error
+    except RecursionError as error:
+        what = "nested too deeply"
+        raise ScenarioProblems(label, [Problem(label, "", None, what, "nest less deeply")]) from error
     except yaml.YAMLError as error:
         raise ScenarioProblems(
             label, [Problem(label, "", None, f"not valid YAML: {error}", "save the file as plain UTF-8 text")]
@@ -157,6 +160,14 @@ def _construct(
 
 
 def _scalar(node: yaml.Node, place: str, key: str, problems: list[Problem]) -> Any:
+    try:
+        return _plain_value(node, place, key, problems)
+    except (ValueError, OverflowError):  # of the type that its tag says
+        problems.append(Problem(place, key, str(node.value)[:80], "not a number", "write a plain number"))
+        return None
+
+
+def _plain_value(node: yaml.Node, place: str, key: str, problems: list[Problem]) -> Any:
     text = str(node.value)
     kind = node.tag.rpartition(":")[2]
     if kind == "str":

@@ -186,6 +186,12 @@ def fleets_of(scenario: Scenario, world: Seats) -> list[NDArray[np.int64]]:
                 f"world's have {counts}; use f2a2_isac"
             )
         return [np.arange(len(specs))]
+    for key, more in (
+        (f"world.rollouts = {world.rollouts}", world.rollouts > 1),
+        ("learner.information = network", scenario.learner.information == "network"),
+    ):
+        if more:  # of the package's own learners the scenario's schema says so
+            raise UsageError(f"{key}: {scenario.learner.name} has no joint critics; leave it out")
     shapes = [(spec.observation_size, spec.n_actions) for spec in specs]
     return [
         np.array([i for i, own in enumerate(shapes) if own == shape]) for shape in sorted(set(shapes))

@@ -96,6 +96,11 @@ class JointFleet(StackedFleet):
         self.moa: Modelling | None = None
         if config.moa is not None:
             self.moa = Modelling(config.moa, setup, config.learning_rate, self.parameters[:0])
+        if config.batch_size < 2:
+            raise UsageError(
+                f"learner.batch_size = {config.batch_size}: rewards are standardised over a batch, and one "
+                "transition has no spread; use at least 2"
+            )
         if setup.n_actions > _MOST_ACTIONS:
             raise UsageError(
                 f"learner.name = {config.name}: its replay knows at most {_MOST_ACTIONS} actions, and agents "

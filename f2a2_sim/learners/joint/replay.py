@@ -32,6 +32,9 @@ BoolArray = NDArray[np.bool_]
 
 _NONE = -1
 
+_FEW_STEPS = 1024  # replays of fewer have room for as many ends of episodes
+_OLDEST = 127
+
 
 @dataclass(frozen=True)
 class JointTransitions:
@@ -96,8 +99,9 @@ class JointFleetReplay:
             )
         self.n_agents = n
         self.rollouts = rollouts
-        frames = 2 * self.steps_kept if self.steps_kept < 64 else self.steps_kept + self.steps_kept // 8
-        self._frames = frames + 2
+        # Every end of an episode takes a frame, and what an agent knew may lie 127 steps before a step.
+        spare = self.steps_kept if self.steps_kept < _FEW_STEPS else self.steps_kept // 8
+        self._frames = self.steps_kept + max(spare, _OLDEST if with_ages else 0) + 2
         cpu = torch.device("cpu")
         self.device = cpu if device is None else device
         by_rollout = (self._frames, rollouts)

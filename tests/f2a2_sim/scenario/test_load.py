@@ -265,6 +265,8 @@ def test_wrong_values_name_key_value_and_expectation(write, override: str, key: 
         ("learner.learning_rate", ".inf", "a finite number"),
         ("learner.temperature", "1.0e400", "a finite number"),
         ("network.link.profile", "[1]", "a valid string"),
+        ("world.agents", "!!int abc", "not a number"),
+        ("learner.batch_size", "9" * 5000, "not a number"),
     ],
 )
 def test_values_that_cannot_be_used_are_named(write, key: str, value: str, expected: str) -> None:  # type: ignore[no-untyped-def]

@@ -222,3 +222,43 @@ def test_what_follows_what_in_the_newest_steps() -> None:
         assert True in expected and False in expected
         by_rollout = [[goes_on] * ROLLOUTS for goes_on in [*expected, False]]
         assert followed.view(-1, ROLLOUTS).tolist() == by_rollout
+
+
+@pytest.mark.parametrize("kept", [20, 100, 500])
+def test_episodes_of_one_step_leave_room_for_all_that_is_promised(kept: int) -> None:
+    replay = JointFleetReplay(N, SIZE, ACTIONS, kept * ROLLOUTS, ROLLOUTS)
+    rng = np.random.default_rng(0)
+    for _ in range(3 * kept):  # whose next observation is never the one that the next step begins with
+        one(replay, rng.standard_normal((2, N, ROLLOUTS, SIZE)))
+    assert (replay.count == kept * ROLLOUTS).all()
+
+
+def test_the_oldest_that_an_agent_knew_is_still_there() -> None:
+    """127 steps before the oldest step held: what lies there must not have been written over."""
+    kept = 20
+    replay = JointFleetReplay(N, SIZE, ACTIONS, kept * ROLLOUTS, ROLLOUTS, with_ages=True)
+    steps = np.arange(200.0)[:, None, None, None] * np.ones((N, ROLLOUTS, SIZE))
+    for number in range(199):
+        age = np.where(np.eye(N, dtype=np.bool_), 0, min(number, 127)).astype(np.int8)
+        one(replay, steps[number : number + 2], ages=(age, age))
+    read = replay.gather(slice(0, 1), replay.newest(np.array([0]), kept * ROLLOUTS))
+    now = read.observations[0, 0, :, 0].numpy()
+    assert set(now.tolist()) == set(np.arange(199.0 - kept, 199.0).tolist())
+    np.testing.assert_array_equal(read.observations[0, 1, :, 0].numpy(), now - 127)
+
+
+Ages = tuple[np.ndarray, np.ndarray]
+
+
+def one(replay: JointFleetReplay, seen: np.ndarray, ages: Ages | None = None) -> None:
+    """Everybody remembers a step that leads from the first to the second of ``seen``."""
+    replay.add(
+        np.arange(N),
+        observations=seen[0].astype(np.float32),
+        actions=np.zeros((N, ROLLOUTS), np.int64),
+        logits=np.zeros((N, ROLLOUTS, ACTIONS), np.float32),
+        rewards=np.zeros((N, ROLLOUTS), np.float32),
+        next_observations=seen[1].astype(np.float32),
+        terminal=np.zeros(N, np.bool_),
+        ages=ages,
+    )

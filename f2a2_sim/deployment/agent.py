@@ -13,8 +13,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import f2a2_sim
 from f2a2_sim.deployment import messages as say
@@ -74,6 +76,7 @@ class AgentNode:
         self._voice = Voice(self._me, self._clock)
         self._logbook = Logbook(self._clock)
         self._over: str | None = None
+        self._start: NDArray[Any] | None = None
         self._held: deque[Message] = deque()
         """What the world has said and the agent may not hear yet."""
         self._ready = False

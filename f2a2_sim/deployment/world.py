@@ -251,7 +251,7 @@ class WorldServer:
         self._due_s = on_time_s if on_time_s > now_s else now_s + period_s
         self._reports_due = set(range(self._n)) if report else set()
         observations = [np.ascontiguousarray(seen) for seen in step.observations]
-        everybodys = perception.side_by_side(observations) if self._told_all else observations[0][None]
+        together = perception.side_by_side(observations) if self._told_all else None
         last = step.done and play.why_over(self._scenario.duration) is not None
         for agent in range(self._n):
             told = say.Observe(
@@ -265,7 +265,7 @@ class WorldServer:
                 last=last,
                 report=report,
             )
-            tensors = {"observations": everybodys if self._told_all else observations[agent][None]}
+            tensors = {"observations": observations[agent][None] if together is None else together}
             if self._told_who_acts:
                 tensors["acting"] = step.alive & (not step.done)
             if play.steps > 0:
@@ -346,8 +346,10 @@ class WorldServer:
         """Tell everybody, take their last words, and write the run's results."""
         why = self._ended or "interrupted"
         self._log(why)
+        for agent in sorted(self._roll.endpoints):
+            self._links.say(agent, "stop", say.Stop(why=why))
         until_s = time.monotonic() + _CLOSING_S
-        again_s = -math.inf
+        again_s = time.monotonic() + _STOP_EVERY_S
         while (now_s := time.monotonic()) < until_s:
             heard = now_s - self._roll.heard_s < max(self._deployment.lost_after_s, _SILENT_AT_END_S)
             left = [agent for agent in np.flatnonzero(heard).tolist() if agent not in self._finished]

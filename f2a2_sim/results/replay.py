@@ -136,7 +136,7 @@ def load_policy(
 def _fleets(scenario: Scenario, world: World) -> list[tuple[NDArray[np.int64], Learner]]:
     """The simulator's fleets, with next to no replay memory."""
     config = scenario.learner.model_copy(
-        update={"batch_size": 1, "warmup_transitions": 0, "replay_transitions": 2 * len(world.agents)}
+        update={"batch_size": 2, "warmup_transitions": 0, "replay_transitions": 4 * len(world.agents)}
     )
     return [
         (ids, make_fleet(config, fleet_setup(scenario, world, ids, [0] * len(ids))))

@@ -81,9 +81,7 @@ def plan(fixed: Sequence[str], vary: Sequence[str], seeds: Sequence[int], out: P
     points: dict[str, Point] = {}
     for values in itertools.product(*(values for _, values in axes)):
         chosen = tuple(f"{key}={value}" for (key, _), value in zip(axes, values, strict=True))
-        name = ",".join(_short(override) for override in chosen) or "run"
-        if len(name) > _LONGEST_NAME:
-            name = f"{name[:_LONGEST_NAME]},{len(points) + 1}"
+        name = ",".join(_short(override) for override in chosen)[:_LONGEST_NAME] or "run"
         if name in points:
             name = f"{name},{len(points) + 1}"
         points[name] = Point(name, (*fixed, *chosen), out / name)

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from devices.compute import Work
 from f2a2_sim.learners.work import count_work
 
-LEFT, RIGHT, ROW = torch.ones(2, 3, 4), torch.ones(2, 4, 5), torch.ones(4)
+LEFT, RIGHT = torch.ones(2, 3, 4), torch.ones(2, 4, 5)
 
 
 def test_a_product_is_one_launch_and_its_bytes_are_those_of_its_operands() -> None:

@@ -250,6 +250,11 @@ def test_a_key_of_another_kind_says_of_which(write) -> None:
         ("name=a/b", "name", "match pattern"),
         ("seed=-1", "seed", "greater than or equal to 0"),
         ("checkpoint.keep=0", "checkpoint.keep", "greater than or equal to 1"),
+        ("learner.learning_rate=.inf", "learner.learning_rate", "a finite number"),
+        ("learner.temperature=1.0e400", "learner.temperature", "a finite number"),
+        ("network.link.profile=[1]", "network.link.profile", "a valid string"),
+        ("world.agents=!!int abc", "world.agents", "not a number"),
+        (f"learner.batch_size={'9' * 5000}", "learner.batch_size", "not a number"),
     ],
 )
 def test_wrong_values_name_key_value_and_expectation(write, override: str, key: str, words: str) -> None:
@@ -257,21 +262,6 @@ def test_wrong_values_name_key_value_and_expectation(write, override: str, key: 
     assert problem.key == key
     assert problem.place.startswith("override") or problem.place.endswith((":3", ":4", ":8"))
     assert words in f"{problem.expectation}; {problem.remedy}"
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "expected"),
-    [
-        ("learner.learning_rate", ".inf", "a finite number"),
-        ("learner.temperature", "1.0e400", "a finite number"),
-        ("network.link.profile", "[1]", "a valid string"),
-        ("world.agents", "!!int abc", "not a number"),
-        ("learner.batch_size", "9" * 5000, "not a number"),
-    ],
-)
-def test_values_that_cannot_be_used_are_named(write, key: str, value: str, expected: str) -> None:  # type: ignore[no-untyped-def]
-    problem = only_problem(write(SMALL), f"{key}={value}")
-    assert problem.key == key and expected in problem.expectation
 
 
 @pytest.mark.parametrize(

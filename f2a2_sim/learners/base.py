@@ -124,7 +124,8 @@ class Learner(Protocol):
         ...
 
     def start_from(self, rows: IntArray, parameters: torch.Tensor) -> None:
-        """Give rows that have just been reset these parameters ``[P]``, their target networks included."""
+        """Give rows that have just been reset these parameters ``[P]``, with joint critics ``[r, P]``, their
+        target networks included."""
         ...
 
     @property

@@ -59,8 +59,7 @@ class Fleet:
         """Give rows that have just been reset the parameters to start from."""
         if self.start is not None:
             of_each = self.start.dim() == 2
-            for row in rows.tolist():
-                self.learner.start_from(np.array([row]), self.start[row] if of_each else self.start)
+            self.learner.start_from(rows, self.start[torch.from_numpy(rows)] if of_each else self.start)
 
 
 class Population:
